@@ -2,8 +2,8 @@
 
 Every value of a Graph is a float matrix ``[rows, cols]`` for one sample. Rows are time (tokens,
 patches); columns are features, heads side by side (column = head * head_size + element). No ONNX
-type, axis order or name survives past the front-end; reshapes, transposes, splits and concatenations
-are gone, or are one explicit :class:`Gather`.
+type, axis order or name survives past the front-end; reshapes, transposes, splits and
+concatenations are gone, or are one explicit :class:`Gather`.
 
 A graph has one or two sections. Operations of a ``sequence`` section act on one row at a time and
 see earlier rows only through causal attention, so that a chip can run it token by token with a KV
@@ -42,8 +42,8 @@ class Input:
 
     ``ids``: token ids ``[rows, 1]`` in ``0 .. id_count - 1``. ``flags``: 0/1 per row ``[rows, 1]``.
     ``tensor``: floats; ``low``/``high`` when the graph proves a range, else None.
-    ``model_name`` and ``model_shape`` are the ONNX input's own (batch axis first); they are only ever
-    used to name arrays in npz files.
+    ``model_name`` and ``model_shape`` are the ONNX input's own (batch axis first); they only ever
+    name arrays in npz files.
     """
 
     value: Value
@@ -166,9 +166,9 @@ class Rotate(Operation):
 class Attend(Operation):
     """Softmax attention. inputs (q, k, v) or (q, k, v, key_flags).
 
-    Head ``h`` of q uses head ``h // (heads // kv_heads)`` of k and v. ``scores = scale * q @ k.T``.
-    A key whose flag is 0 is not seen; ``causal``: row r sees keys 0..r only. A row that sees nothing
-    gives 0.
+    Head ``h`` of q uses head ``h // (heads // kv_heads)`` of k and v; ``scores = scale * q @ k.T``.
+    A key whose flag is 0 is not seen; ``causal``: row r sees keys 0..r only. A row that sees
+    nothing gives 0.
     """
 
     heads: int

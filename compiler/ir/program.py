@@ -1,10 +1,11 @@
 """Program: the second representation. The network as exact integer operations.
 
 The program is the contract: every operation has one integer meaning, written once in
-:mod:`hwcompile.compiler.ir.operations`, and everything after it (chip, RTL, netlist) must equal it bit
-for bit. Values are signed integer matrices ``[rows, cols]``; ``real = integer * scale``.
+:mod:`hwcompile.compiler.ir.operations`, and everything after it (chip, RTL, netlist) must equal it
+bit for bit. Values are signed integer matrices ``[rows, cols]``; ``real = integer * scale``.
 
-Sections work as in :mod:`hwcompile.compiler.ir.graph`: a ``sequence`` section is executable row by row.
+Sections work as in :mod:`hwcompile.compiler.ir.graph`: a ``sequence`` section can be executed row
+by row.
 """
 
 from __future__ import annotations
@@ -115,8 +116,8 @@ class Lookup(Operation):
 class Add(Operation):
     """``out = saturate(round_shift(a * multiplier_a + b * multiplier_b, shift), bits)``.
 
-    An operand with one row is used for every row. On the residual stream both multipliers are 1 and
-    shift is 0.
+    An operand with one row is used for every row. On the residual stream both multipliers are 1
+    and shift is 0.
     """
 
     multiplier_a: int = 1
@@ -155,7 +156,10 @@ class Normalise(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Rotate(Operation):
-    """``out[r, c] = requantise(x[r, c] * cosine[r, c % p] + x[r, partner[c]] * sine[r, c % p], 1, shift)``.
+    """Rotary position::
+
+        acc = x[r, c] * cosine[r, c % p] + x[r, partner[c]] * sine[r, c % p]
+        out[r, c] = requantise(acc, 1, shift, bits)
 
     Tables ``[rows, p]`` in Q14 (p is the head size, or cols); r is the position.
     """
@@ -168,7 +172,7 @@ class Rotate(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Attend(Operation):
-    """Attention over stored scores. inputs (q, k, v) or (q, k, v, key_flags); for each row and head::
+    """Attention over stored scores; inputs (q, k, v) or (q, k, v, key_flags). Each row and head::
 
         s_t = q . k_t  for each visible key t;  top = max s_t
         index_t = min(round_shift((top - s_t) * multiplier, shift), len(exp_table) - 1)
@@ -176,8 +180,8 @@ class Attend(Operation):
         reciprocal = floor(2^reciprocal_bits / D)
         out_j = saturate(round_shift(A_j * reciprocal, output_shift), bits)
 
-    No visible key: out = 0. Head h reads kv head ``h // (heads // kv_heads)``. ``causal``: row r sees
-    keys 0..r. ``exp_table`` is non-negative and not increasing, its entry 0 positive.
+    No visible key: out = 0. Head h reads kv head ``h // (heads // kv_heads)``. ``causal``: row r
+    sees keys 0..r. ``exp_table`` is non-negative and not increasing, its entry 0 positive.
     """
 
     heads: int
@@ -207,7 +211,7 @@ class SumRows(Operation):
 
 @dataclass(frozen=True, slots=True)
 class CacheTensor:
-    """A cache of the model file: the key or value of an Attend (by its output key), by ONNX name."""
+    """A cache of the model file: key or value of an Attend (by its output key), by ONNX name."""
 
     operation: str
     role: Literal["key", "value"]
