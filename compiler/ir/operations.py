@@ -39,7 +39,7 @@ def saturate(x: IntArray, bits: int) -> IntArray:
 
 
 def round_shift(x: IntArray, shift: int | IntArray) -> IntArray:
-    """``floor((x + 2^(shift-1)) / 2^shift)``: half up. Shift 0: x; a negative shift is a left one."""
+    """``floor((x + 2^(shift-1)) / 2^shift)``, half up; a negative shift is a left shift."""
     s = np.asarray(shift, dtype=np.int64)
     right = np.maximum(s, 0)
     half = np.where(right > 0, np.left_shift(1, np.maximum(right - 1, 0)), 0)

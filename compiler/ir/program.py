@@ -127,7 +127,7 @@ class Add(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Multiply(Operation):
-    """``out = requantise(a * b, multiplier, shift, bits)``; an operand with one row is broadcast."""
+    """``out = requantise(a * b, multiplier, shift, bits)``; a one-row operand is broadcast."""
 
     multiplier: int
     shift: int
