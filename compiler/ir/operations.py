@@ -54,12 +54,32 @@ def requantise(
 
 
 # --- meanings: (operation, input arrays, first row) -> output array ------------------------------
-# ``first`` is the position of row 0 (0 unless a sequence section is executed in pieces).
+# Arrays are ``[..., rows, cols]``: leading axes are independent samples. ``first`` is the position
+# of row 0 (0 unless a sequence section is executed in pieces).
+
+_EXACT_FLOAT = 1 << 52
+
+
+def _matmul(a: IntArray, b: IntArray) -> IntArray:
+    """Exact ``a @ b``. A float64 product is 50 times faster than an integer one, and exact while no
+    sum of magnitudes reaches 2^53."""
+    bound = a.shape[-1] * int(np.abs(a).max(initial=0)) * int(np.abs(b).max(initial=0))
+    if bound < _EXACT_FLOAT:
+        return np.asarray(a.astype(np.float64) @ b.astype(np.float64), np.int64)
+    return np.asarray(a @ b, np.int64)
+
+
+def integer_sqrt(v: IntArray) -> IntArray:
+    """``floor(sqrt(v))`` for ``0 <= v < 2^62``: the float root is off by one at most."""
+    root = np.sqrt(v.astype(np.float64)).astype(np.int64)
+    root -= root * root > v
+    root += (root + 1) * (root + 1) <= v
+    return root
 
 
 def _embed(op: ir.Embed, ids: IntArray, first: int) -> IntArray:
-    known = (ids[:, 0] >= 0) & (ids[:, 0] < len(op.table))
-    return np.where(known[:, None], op.table[np.where(known, ids[:, 0], 0)], 0)
+    known = (ids[..., 0] >= 0) & (ids[..., 0] < len(op.table))
+    return np.where(known[..., None], op.table[np.where(known, ids[..., 0], 0)], 0)
 
 
 def _rows(op: ir.Rows, rows: int, first: int) -> IntArray:
@@ -67,14 +87,8 @@ def _rows(op: ir.Rows, rows: int, first: int) -> IntArray:
 
 
 def _linear(op: ir.Linear, x: IntArray, first: int) -> IntArray:
-    # Every partial sum of an int8 product row is far below 2^53, so a float64 product is exact and
-    # about 50 times faster than an integer one; wider sums take the integer path.
-    bound = int(np.abs(x).max(initial=0)) * int(np.abs(op.weight).sum(0).max(initial=0))
-    if bound < 1 << 52:
-        acc = (x.astype(np.float64) @ op.weight.astype(np.float64)).astype(np.int64)
-    else:
-        acc = x @ op.weight
-    return requantise(acc + op.bias, op.multiplier, op.shift, op.output.bits)
+    acc = _matmul(x, op.weight) + op.bias
+    return requantise(acc, op.multiplier, op.shift, op.output.bits)
 
 
 def _rescale(op: ir.Rescale, x: IntArray, first: int) -> IntArray:
@@ -95,71 +109,73 @@ def _multiply(op: ir.Multiply, a: IntArray, b: IntArray, first: int) -> IntArray
 
 
 def _normalise(op: ir.Normalise, x: IntArray, first: int) -> IntArray:
-    d = x.shape[1]
-    total = x.sum(1) if op.kind == "layer" else np.zeros(len(x), np.int64)
-    n = d * x - total[:, None]
-    out = np.zeros_like(x)
-    for r in range(len(x)):
-        # Python integers: V << 2f may pass 63 bits.
-        v = d * int((x[r] * x[r]).sum()) - int(total[r]) ** 2 + op.epsilon
-        root = isqrt(v << 2 * op.root_fraction)
-        if root:
-            b = root.bit_length()
-            inverse = (1 << (b + INVERSE_BITS)) // root
-            out[r] = round_shift(
-                n[r] * inverse, b + INVERSE_BITS - op.root_fraction - NORMED_FRACTION
-            )
-    return saturate(round_shift(out * op.gain + op.bias, op.shift), op.output.bits)
+    d = x.shape[-1]
+    total = x.sum(-1, keepdims=True) if op.kind == "layer" else np.int64(0)
+    n = d * x - total
+    v = d * (x * x).sum(-1, keepdims=True) - total * total + op.epsilon
+    root = integer_sqrt(v << 2 * op.root_fraction)
+    length = np.frexp(root.astype(np.float64))[1].astype(np.int64)  # bit length of the root
+    inverse = np.left_shift(1, length + INVERSE_BITS) // np.maximum(root, 1)
+    fraction = length + (INVERSE_BITS - NORMED_FRACTION - op.root_fraction)
+    normed = np.where(root > 0, round_shift(n * inverse, fraction), 0)
+    return saturate(round_shift(normed * op.gain + op.bias, op.shift), op.output.bits)
 
 
 def _rotate(op: ir.Rotate, x: IntArray, first: int) -> IntArray:
-    period = op.cosine.shape[1]
-    column = np.arange(x.shape[1]) % period
-    cosine = op.cosine[first : first + len(x)][:, column]
-    sine = op.sine[first : first + len(x)][:, column]
-    return requantise(x * cosine + x[:, op.partner] * sine, 1, op.shift, op.output.bits)
+    rows, cols = x.shape[-2:]
+    column = np.arange(cols) % op.cosine.shape[1]
+    cosine = op.cosine[first : first + rows][:, column]
+    sine = op.sine[first : first + rows][:, column]
+    return requantise(x * cosine + x[..., op.partner] * sine, 1, op.shift, op.output.bits)
+
+
+def _heads(x: IntArray, heads: int) -> IntArray:
+    """``[..., rows, heads * size]`` -> ``[..., heads, rows, size]``."""
+    return np.moveaxis(x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads), -2, -3)
 
 
 def _attend(
     op: ir.Attend, q: IntArray, k: IntArray, v: IntArray, flags: IntArray | None, first: int
 ) -> IntArray:
-    rows, keys = len(q), len(k)
-    size, value_size = q.shape[1] // op.heads, v.shape[1] // op.kv_heads
+    rows, keys = q.shape[-2], k.shape[-2]
     visible = np.ones((rows, keys), bool)
     if op.causal:
         visible = np.arange(keys)[None, :] <= first + np.arange(rows)[:, None]
     if flags is not None:
-        visible = visible & (flags[:keys, 0] != 0)[None, :]
-    out = np.zeros((rows, op.heads * value_size), np.int64)
-    for h in range(op.heads):
-        g = h // (op.heads // op.kv_heads)
-        scores = q[:, h * size : (h + 1) * size] @ k[:, g * size : (g + 1) * size].T
-        top = np.where(visible, scores, np.iinfo(np.int64).min).max(1, keepdims=True)
-        distance = np.where(visible, top - scores, 0)
-        index = np.minimum(round_shift(distance * op.multiplier, op.shift), len(op.exp_table) - 1)
-        p = np.where(visible, op.exp_table[index], 0)
-        total = p.sum(1, keepdims=True)
-        reciprocal = (1 << op.reciprocal_bits) // np.maximum(total, 1)
-        acc = p @ v[:, g * value_size : (g + 1) * value_size]
-        part = saturate(round_shift(acc * reciprocal, op.output_shift), op.output.bits)
-        out[:, h * value_size : (h + 1) * value_size] = np.where(total > 0, part, 0)
-    return out
+        visible = visible & (flags[..., None, None, :keys, 0] != 0)
+    share = op.heads // op.kv_heads
+    key, value = (np.repeat(_heads(x, op.kv_heads), share, axis=-3) for x in (k, v))
+    scores = _matmul(_heads(q, op.heads), np.swapaxes(key, -1, -2))
+    least = int(scores.min(initial=0))
+    distance = np.where(visible, scores, least).max(-1, keepdims=True) - scores
+    index = round_shift(np.where(visible, distance, 0) * op.multiplier, op.shift)
+    p = np.where(visible, op.exp_table[np.minimum(index, len(op.exp_table) - 1)], 0)
+    total = p.sum(-1, keepdims=True)
+    reciprocal = (1 << op.reciprocal_bits) // np.maximum(total, 1)
+    acc = _matmul(p, value) * reciprocal
+    out = saturate(round_shift(acc, op.output_shift), op.output.bits)
+    return np.moveaxis(np.where(total > 0, out, 0), -3, -2).reshape(*out.shape[:-3], rows, -1)
 
 
-def _gather(op: ir.Gather, xs: tuple[IntArray, ...], first: int) -> IntArray:
-    return np.concatenate([x.ravel() for x in xs])[op.index]
+def _gather(op: ir.Gather, xs: tuple[IntArray, ...], first: int, rows: int) -> IntArray:
+    # Inputs are whole (all rows of the values), the output may be a piece.
+    samples = np.broadcast_shapes(*(x.shape[:-2] for x in xs))
+    flat = [np.broadcast_to(x, (*samples, *x.shape[-2:])).reshape(*samples, -1) for x in xs]
+    return np.concatenate(flat, axis=-1)[..., op.index[first : first + rows]]
 
 
 def _sum_rows(op: ir.SumRows, x: IntArray, flags: IntArray | None, first: int) -> IntArray:
     chosen = x if flags is None else np.where(flags != 0, x, 0)
-    return requantise(chosen.sum(0, keepdims=True), op.multiplier, op.shift, op.output.bits)
+    return requantise(chosen.sum(-2, keepdims=True), op.multiplier, op.shift, op.output.bits)
 
 
 # --- intervals of the exact result (before saturation to the output width) ------------------------
 
 
 def _scaled(interval: Interval, multiplier: int, shift: int) -> Interval:
-    ends = [int(round_shift(np.asarray(e * multiplier, np.int64), shift)) for e in interval]
+    # Python integers: an interval is never wrapped.
+    half = 1 << shift - 1 if shift > 0 else 0
+    ends = [(e * multiplier + half >> max(shift, 0)) << max(-shift, 0) for e in interval]
     return min(ends), max(ends)
 
 
@@ -200,11 +216,20 @@ def _multiply_interval(op: ir.Multiply, a: Interval, b: Interval) -> Interval:
     return _scaled((min(products), max(products)), op.multiplier, op.shift)
 
 
-def _normalise_interval(op: ir.Normalise, x: Interval) -> Interval:
-    # |n_i| / sqrt(V) <= sqrt(d) (Cauchy-Schwarz); the inverse and the root add under 2^-8 of it.
+def normed_bound(op: ir.Normalise) -> int:
+    """Greatest magnitude of ``normed``.
+
+    Cauchy-Schwarz: ``|n_i| <= sqrt(V d)`` (and ``n_i = 0`` unless V >= d - 1, RMS: d), so with
+    ``y = sqrt(V) 2^f`` and ``R = floor(y)`` the quotient is at most ``sqrt(d) (R + 1) / R``.
+    """
     d = len(op.gain)
-    normed = (isqrt(d - 1) + 1 << NORMED_FRACTION) * 257 // 256 + 1
-    reach = normed * np.abs(op.gain)
+    least = d if op.kind == "rms" else max(d - 1, 1)
+    root = isqrt(least + op.epsilon << 2 * op.root_fraction)
+    return isqrt(d << 2 * NORMED_FRACTION) * (root + 1) // root + 2
+
+
+def _normalise_interval(op: ir.Normalise, x: Interval) -> Interval:
+    reach = normed_bound(op) * np.abs(op.gain)
     low = round_shift(op.bias - reach, op.shift)
     high = round_shift(op.bias + reach, op.shift)
     return int(low.min(initial=0)), int(high.max(initial=0))
@@ -237,8 +262,9 @@ Work = Callable[[Any, tuple[ir.Value, ...]], int]
 class OperationSpec:
     """One row of the table.
 
-    ``meaning(op, inputs, first, rows)``: output ``[rows, cols]``; ``first`` is the position of its
-    first row. ``interval(op, input_values)``: least and greatest exact result before saturation.
+    ``meaning(op, inputs, first, rows)``: output ``[..., rows, cols]`` for inputs
+    ``[..., rows, cols]`` (leading axes: samples); ``first`` is the position of its first row.
+    ``interval(op, input_values)``: least and greatest exact result before saturation.
     ``work(op, input_values)``: multiply-accumulates or elementary steps per row, for reports.
     ``block``: the hardware block, a module of hwcompile.hdl. ``rowwise``: acts on each row alone.
     """
@@ -340,7 +366,7 @@ OPERATIONS: Mapping[type[ir.Operation], OperationSpec] = {
     ),
     ir.Gather: OperationSpec(
         "gather",
-        lambda op, xs, first, rows: _gather(op, xs, first),
+        lambda op, xs, first, rows: _gather(op, xs, first, rows),
         lambda op, vs: (min(v.low for v in vs), max(v.high for v in vs)),
         lambda op, vs: op.output.cols,
         "gather",

@@ -139,7 +139,7 @@ class Normalise(Operation):
 
         S = sum(x) (layer) or 0 (rms);  n_i = d * x_i - S;  V = d * sum(x^2) - S^2 + epsilon
         root = isqrt(V << 2 * root_fraction);  root == 0: normed_i = 0, else
-        b = bit_length(root);  inverse = floor(2^(b + 15) / root)          (2^15 < inverse <= 2^16)
+        b = bit_length(root);  inverse = floor(2^(b + 15) / root)          (2^15 <= inverse <= 2^16)
         normed_i = round_shift(n_i * inverse, b + 15 - root_fraction - NORMED_FRACTION)
         out_i = saturate(round_shift(normed_i * gain_i + bias_i, shift), bits)
 
