@@ -1,0 +1,94 @@
+"""Shipped cell tables against real liberty files, cell by cell.
+
+    python -m benchmarks.cells --extract LIB --out TABLE.yaml [--source ...] [--licence ...]
+    python -m benchmarks.cells --compare LIB --table nangate45
+
+``--extract`` writes the table of a liberty file: of each function the two smallest cells (all
+buffers and inverters), without delay, isolation and level-shift cells. ``--compare`` ends in 1
+when an area differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hwcompile.compiler.estimate.cells import (
+    Cell,
+    CellLibrary,
+    load_library,
+    library_to_text,
+    parse_function,
+    truth_table,
+)
+from hwcompile.compiler.estimate.liberty import read_liberty_text, read_library
+
+_UNWANTED = re.compile(r"lpflow|probe|dly|clkinvlp|macro|bufbuf|bufinv|dlclk", re.IGNORECASE)
+
+
+def small_table(library: CellLibrary) -> CellLibrary:
+    """The cells a mapper wants: of each function the two smallest, every inverter and buffer."""
+    kept: dict[str, Cell] = {}
+    seen: dict[tuple[object, ...], int] = {}
+    for cell in sorted(library.cells.values(), key=lambda cell: (cell.area_um2, cell.name)):
+        pins = tuple(cell.inputs)
+        tables = tuple(truth_table(parse_function(out.function), pins) for out in cell.outputs)
+        key = (len(pins), cell.is_flip_flop, tables)
+        seen[key] = seen.get(key, 0) + 1
+        if _UNWANTED.search(cell.name) or (seen[key] > 2 and len(pins) != 1):
+            continue
+        kept[cell.name] = cell
+    return dataclasses.replace(library, cells=dict(sorted(kept.items())))
+
+
+def differences(table: CellLibrary, real: CellLibrary) -> list[str]:
+    """One line for each cell whose area, pins or function differ."""
+    lines = []
+    for cell in table.cells.values():
+        other = real.cells.get(cell.name)
+        if other is None:
+            lines.append(f"{cell.name}: not in the liberty file")
+        elif cell.area_um2 != other.area_um2:
+            lines.append(f"{cell.name}: {cell.area_um2} um2, liberty says {other.area_um2} um2")
+        elif dict(cell.inputs).keys() != dict(other.inputs).keys():
+            lines.append(f"{cell.name}: other pins in the liberty file")
+        elif [out.function for out in cell.outputs] != [out.function for out in other.outputs]:
+            lines.append(f"{cell.name}: other function in the liberty file")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--extract", type=Path, metavar="LIB")
+    action.add_argument("--compare", type=Path, metavar="LIB")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", default="nangate45")
+    for name in ("name", "source", "licence", "version"):
+        parser.add_argument(f"--{name}", default="")
+    options = parser.parse_args(arguments)
+    if options.extract is not None:
+        text = read_liberty_text(options.extract)
+        library = read_library(text, options.source, options.licence, options.version)
+        table = small_table(dataclasses.replace(library, name=options.name or library.name))
+        comment = "Written by benchmarks/cells.py --extract; not to be edited."
+        out = library_to_text(table, comment)
+        if options.out is None:
+            sys.stdout.write(out)
+        else:
+            options.out.write_text(out, encoding="utf-8")
+        return 0
+    table = load_library(options.table)
+    lines = differences(table, read_library(read_liberty_text(options.compare)))
+    same = len(table.cells) - len(lines)
+    print(f"{options.table}: {same} of {len(table.cells)} cells agree in area, pins and function")
+    print("\n".join(lines))
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
