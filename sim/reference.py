@@ -76,12 +76,12 @@ def _quantise_input(program: Program, given: ir.Input, feeds: Feeds) -> IntArray
         real = np.floor(x.astype(np.float64) / value.scale + 0.5)
         if not np.isfinite(real).all():
             raise UsageError(f"input {name!r} holds values that are not finite")
-        return np.clip(real, value.low, value.high).astype(np.int64)
+        return np.asarray(np.clip(real, value.low, value.high), np.int64)
     if x.dtype.kind == "f" and not np.array_equal(x, np.floor(x)):
         raise UsageError(f"input {name!r} must hold integers")
     ids = x.astype(np.int64)
     if given.kind == "flags":
-        return (ids != 0).astype(np.int64)
+        return np.asarray(ids != 0, np.int64)
     if ids.size and (ids.min() < 0 or ids.max() >= given.id_count):
         raise UsageError(f"input {name!r} has ids outside 0..{given.id_count - 1}")
     return ids
