@@ -13,7 +13,8 @@ from amaranth import Module, Mux, Signal, Value
 from amaranth.hdl import Shape
 
 from hwcompile.compiler.ir.operations import limit
-from hwcompile.hdl.tables import choose, pick, table_shape
+from hwcompile.hdl.intervals import Interval, hull
+from hwcompile.hdl.tables import choose, pick, shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +45,7 @@ class Rounding:
         return fixed >> pick(m, select, [r - min(right) for r in right], name)
 
 
-def rounded(interval: tuple[int, int], shift: int) -> tuple[int, int]:
-    """The interval of ``round_shift`` of an interval."""
-    if shift <= 0:
-        return interval[0] << -shift, interval[1] << -shift
-    half = 1 << (shift - 1)
-    return (interval[0] + half) >> shift, (interval[1] + half) >> shift
-
-
-def saturated(m: Module, x: Value, bits: int, interval: tuple[int, int], name: str) -> Value:
+def saturated(m: Module, x: Value, bits: int, interval: Interval, name: str) -> Value:
     """``x`` clipped to the symmetric ``bits``-wide range; wiring if ``interval`` fits in it."""
     most = limit(bits)
     if -most <= interval[0] and interval[1] <= most:
@@ -73,12 +66,12 @@ def saturated_by(
     select: Value,
     x: Value,
     bits: Sequence[int],
-    intervals: Sequence[tuple[int, int]],
+    exact: Sequence[Interval],
     name: str,
 ) -> Value:
     """:func:`saturated` with the width and interval of the selected task."""
-    low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
-    source = Signal(table_shape([low, high, -1]), name=f"{name}_exact")
+    low, high = hull(exact)
+    source = Signal(shape_of(min(low, -1), high), name=f"{name}_exact")
     m.d.comb += source.eq(x)
     variants = {
         width: saturated(m, source, width, (low, high), f"{name}_{width}")

@@ -18,6 +18,7 @@ from amaranth.lib.wiring import In, Member, Out
 
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.program import IntArray
+from hwcompile.hdl import intervals
 from hwcompile.hdl.tables import pick, shape_of
 
 Operand = Literal["a", "b", "c", "d", "row"]
@@ -47,17 +48,6 @@ class Task:
     operation: ir.Operation
     inputs: tuple[ir.Value, ...] = ()
     addresses: IntArray | None = None
-
-
-def hull(intervals: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    """The least interval that contains all ``intervals``."""
-    lows, highs = zip(*intervals, strict=True)
-    return min(lows), max(highs)
-
-
-def value_hull(values: Iterable[ir.Value]) -> tuple[int, int]:
-    """The interval of any of ``values``."""
-    return hull((v.low, v.high) for v in values)
 
 
 class Pipeline:
@@ -235,4 +225,4 @@ class Unit(wiring.Component):
 
 def element_shape(values: Iterable[ir.Value]) -> Shape:
     """The narrowest shape of an element of any of ``values``."""
-    return shape_of(*value_hull(values))
+    return shape_of(*intervals.hull(intervals.of(v) for v in values))
