@@ -452,7 +452,9 @@ def _tables(timing: Group, kind: str, units: _Units) -> Iterator[_Table]:
 
 def _numbers(words: tuple[str, ...]) -> Floats:
     try:
-        return np.array([float(part) for word in words for part in re.split(r"[,\s\\]+", word) if part])
+        return np.array(
+            [float(part) for word in words for part in re.split(r"[,\s\\]+", word) if part]
+        )
     except ValueError as error:
         raise UsageError(f"liberty: a table holds something else than numbers: {error}") from None
 
