@@ -5,6 +5,7 @@ Entries are pickles in the user's own cache folder, written whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -74,7 +75,8 @@ class StageCache:
             temporary.replace(self._folder / key)
             self._prune()
         except OSError:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
     def _prune(self) -> None:
         """Drop the entries used longest ago until the rest is small enough."""

@@ -1,0 +1,31 @@
+"""hwcompile targets, ops, passes: what there is."""
+
+from __future__ import annotations
+
+import argparse
+
+from hwcompile.compiler import catalogue
+from hwcompile.compiler.commands import common
+from hwcompile.compiler.console import Output
+
+_LISTS = {
+    "targets": ("list the cell targets", catalogue.targets),
+    "ops": ("list the ONNX operators understood", catalogue.operators),
+    "passes": ("list the stages and passes in order", catalogue.passes),
+}
+
+
+def add(commands: common.Commands) -> None:
+    for name, (summary, _) in _LISTS.items():
+        parser = common.command(commands, name, execute, summary, f"hwcompile {name} --json")
+        common.add_json(parser)
+        parser.set_defaults(list=name)
+
+
+def execute(args: argparse.Namespace, output: Output) -> int:
+    entries = _LISTS[args.list][1]()
+    width = max(len(entry.name) for entry in entries)
+    for entry in entries:
+        output.result(f"{entry.name:<{width}}  {entry.about}")
+    output.document([{"name": entry.name, "about": entry.about} for entry in entries])
+    return 0

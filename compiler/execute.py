@@ -1,0 +1,290 @@
+"""Executing a compiled design on a user's data: numpy reference or RTL simulation, bit for bit the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwcompile.compiler.emit import manifest as manifests
+from hwcompile.compiler.errors import MismatchError, OutputError, UsageError
+from hwcompile.compiler.ir import serialise
+from hwcompile.compiler.ir.program import IntArray, Program
+from hwcompile.sim import reference
+
+Feeds = Mapping[str, NDArray[Any]]
+Results = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """A bundle on disk, opened."""
+
+    folder: Path
+    manifest: manifests.Manifest
+    program: Program
+
+    @property
+    def model(self) -> Path | None:
+        """The vetted copy of the model, unless it was left out."""
+        path = self.folder / "reference" / "model.onnx"
+        return path if path.exists() else None
+
+
+def open_design(folder: str | Path) -> Design:
+    """Open a bundle.
+
+    Raises:
+        UsageError: no such bundle.
+        OutputError: written in another format.
+        MismatchError: its program is damaged.
+    """
+    path = Path(folder)
+    manifest = manifests.read(path)
+    if manifest is None:
+        raise UsageError(
+            f"{path} is not a design bundle (it has no manifest.json of ours)",
+            "make one with: hwcompile MODEL.onnx -o DIR",
+        )
+    if manifest.schema != manifests.SCHEMA:
+        raise OutputError(f"{path} was written in another format ({manifest.schema})", "rebuild it")
+    try:
+        program = serialise.load(path / "reference")
+    except serialise.InvalidFile as error:
+        raise MismatchError(f"{path}/reference: {error}", "rebuild the bundle") from error
+    return Design(path, manifest, program)
+
+
+def read_npz(path: str | Path) -> Results:
+    """The arrays of an npz file; pickled objects are refused.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise UsageError(f"{path} is not an npz file", "write one with numpy.savez")
+            return {name: archive[name] for name in archive.files}
+    except UsageError:
+        raise
+    except Exception as error:  # numpy raises whatever the damage provokes
+        raise UsageError(f"cannot read {path}: {error}", "write one with numpy.savez") from error
+
+
+def run(
+    design: Design,
+    feeds: Feeds,
+    engine: str = "reference",
+    outputs: Sequence[str] | None = None,
+    limit: int | None = None,
+) -> Results:
+    """Execute a design on float inputs named as in the model.
+
+    Args:
+        feeds: model inputs by name, samples first; axis 1 is time in the ``step`` form.
+        engine: ``reference`` or ``rtl``; both give the same bits.
+        outputs: names to return, caches (``present...``) among them; default: every output but caches.
+        limit: only the first so many samples.
+
+    Returns:
+        For each output NAME: floats under NAME, integers under NAME__int, one unit's real value under
+        NAME__scale.
+
+    Raises:
+        UsageError: inputs missing or of a wrong shape, unknown engine or output.
+    """
+    program = design.program
+    feeds = {name: np.asarray(x)[:limit] for name, x in feeds.items() if np.ndim(x)}
+    inputs = reference.quantise_inputs(program, feeds)
+    caches = reference.quantise_caches(program, feeds)
+    wanted = _wanted(program, outputs)
+    engines: Mapping[str, Callable[..., dict[str, IntArray]]] = {
+        "reference": _run_reference,
+        "rtl": _run_rtl,
+    }
+    if engine not in engines:
+        raise UsageError(f"unknown engine {engine!r}", "engines: " + ", ".join(engines))
+    results: Results = {}
+    if any(name in wanted for name in (c.output_name for c in program.caches)):
+        if engine != "reference":
+            raise UsageError("caches are returned by --engine reference only")
+        results.update(_cache_outputs(program, inputs, caches, wanted))
+    integers = engines[engine](design, inputs, caches)
+    shaped = reference.model_shapes(program, integers)
+    for output in program.outputs:
+        if output.model_name in wanted:
+            scale = program.values[output.value].scale
+            whole = shaped[output.model_name]
+            results[output.model_name] = (whole * scale).astype(np.float32)
+            results[f"{output.model_name}__int"] = whole
+            results[f"{output.model_name}__scale"] = np.float64(scale)
+    return results
+
+
+def _wanted(program: Program, outputs: Sequence[str] | None) -> list[str]:
+    plain = [o.model_name for o in program.outputs]
+    known = plain + [c.output_name for c in program.caches]
+    unknown = [name for name in outputs or () if name not in known]
+    if unknown:
+        raise UsageError(f"unknown outputs {', '.join(unknown)}", "outputs: " + ", ".join(known))
+    return list(outputs) if outputs else plain
+
+
+def _run_reference(
+    design: Design, inputs: dict[str, IntArray], caches: reference.Caches | None
+) -> dict[str, IntArray]:
+    return reference.run(design.program, inputs, caches)
+
+
+def _cache_outputs(
+    program: Program,
+    inputs: dict[str, IntArray],
+    caches: reference.Caches | None,
+    wanted: Sequence[str],
+) -> Results:
+    _, after = reference.run_with_caches(program, inputs, caches)
+    return {
+        name: x.astype(np.float32)
+        for name, x in reference.dequantise_caches(program, after).items()
+        if name in wanted
+    }
+
+
+def _run_rtl(
+    design: Design, inputs: dict[str, IntArray], caches: reference.Caches | None
+) -> dict[str, IntArray]:
+    raise UsageError("pending")
+
+
+# --- generation -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the host chooses from the logits: greedy at temperature 0."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Tokens made after the prompt. ``context_full``: the design could hold no more."""
+
+    tokens: tuple[int, ...]
+    context_full: bool
+
+
+def generate(
+    design: Design,
+    prompt: Sequence[int],
+    source: Sequence[int] | None = None,
+    tokens: int | None = None,
+    engine: str = "reference",
+    sampling: Sampling | None = None,
+    stop: int | None = None,
+) -> Generation:
+    """Continue ``prompt`` token by token.
+
+    Args:
+        source: the encoder's tokens, for an encoder-decoder.
+        tokens: how many to make (default: until the context is full).
+        engine: ``reference``, or ``rtl``: then every choice is made from the simulated chip's logits.
+        stop: a token after which to end.
+
+    Raises:
+        UsageError: not an autoregressive design, prompt empty or too long, ids out of range.
+        MismatchError: the simulated chip chose otherwise than the reference.
+    """
+    program = design.program
+    if not is_autoregressive(program):
+        raise UsageError(
+            "this design takes tensors and gives tensors: there is nothing to generate",
+            "use: hwcompile run DIR --inputs X.npz",
+        )
+    sampling = sampling or Sampling()
+    context = reference.context(program)
+    once = _source_inputs(program, source)
+    stepper = reference.Stepper(program, once)
+    _check_prompt(stepper.sequence_input().id_count, prompt, context)
+    rng = np.random.default_rng(sampling.seed)
+    logits = [stepper.step(token) for token in prompt][-1]
+    made: list[int] = []
+    while True:
+        made.append(choose(logits, program, sampling, rng))
+        full = stepper.position >= context
+        if full or len(made) == tokens or made[-1] == stop:
+            break
+        logits = stepper.step(made[-1])
+    if engine == "rtl":
+        made = _confirm_in_rtl(design, prompt, made, source, sampling)
+    elif engine != "reference":
+        raise UsageError(f"unknown engine {engine!r}", "engines: reference, rtl")
+    return Generation(tuple(made), full and len(made) != tokens and made[-1] != stop)
+
+
+def is_autoregressive(program: Program) -> bool:
+    """Whether the design takes a token and gives logits for the next one."""
+    section = {i.value.key: i.section for i in program.inputs}
+    section.update({op.output.key: op.section for op in program.operations})
+    return any(
+        o.kind == "logits" and program.sections[section[o.value]] == "sequence"
+        for o in program.outputs
+    )
+
+
+def choose(
+    logits: IntArray, program: Program, sampling: Sampling, rng: np.random.Generator
+) -> int:
+    """The next token from integer logits: arg-max (lowest id first), or a draw."""
+    if sampling.temperature <= 0:
+        return int(logits.argmax())
+    output = next(o for o in program.outputs if o.kind == "logits")
+    real = logits * program.values[output.value].scale / sampling.temperature
+    if sampling.top_k:
+        real = np.where(real >= np.sort(real)[-min(sampling.top_k, len(real))], real, -np.inf)
+    weights = np.exp(real - real.max())
+    return int(rng.choice(len(weights), p=weights / weights.sum()))
+
+
+def _check_prompt(id_count: int, prompt: Sequence[int], context: int) -> None:
+    if not prompt:
+        raise UsageError("the prompt is empty", "give --prompt 12,7,3 or --text")
+    if len(prompt) > context:
+        raise UsageError(f"{len(prompt)} prompt tokens do not fit the context of {context}")
+    wrong = [token for token in prompt if not 0 <= token < id_count]
+    if wrong:
+        raise UsageError(f"token {wrong[0]} is outside 0..{id_count - 1}")
+
+
+def _source_inputs(program: Program, source: Sequence[int] | None) -> dict[str, IntArray]:
+    once = [i for i in program.inputs if program.sections[i.section] == "once"]
+    if not once:
+        if source is not None:
+            raise UsageError("this design has no encoder: leave out --source")
+        return {}
+    if source is None:
+        raise UsageError("this design has an encoder", "give its tokens with --source 5,9,2")
+    given = once[0]
+    if not 0 < len(source) <= given.value.rows:
+        raise UsageError(f"the source holds 1 to {given.value.rows} tokens, not {len(source)}")
+    _check_prompt(given.id_count, source, given.value.rows)
+    padded = [*source, *[0] * (given.value.rows - len(source))]
+    return {given.value.key: np.array(padded, np.int64).reshape(1, -1, 1)}
+
+
+def _confirm_in_rtl(
+    design: Design,
+    prompt: Sequence[int],
+    made: list[int],
+    source: Sequence[int] | None,
+    sampling: Sampling,
+) -> list[int]:
+    """Feed the same tokens to the simulated chip and choose again from its logits."""
+    raise UsageError("pending")
