@@ -20,8 +20,8 @@ from pathlib import Path
 from hwcompile.compiler.estimate.cells import (
     Cell,
     CellLibrary,
-    load_library,
     library_to_text,
+    load_library,
     parse_function,
     truth_table,
 )

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -37,13 +37,14 @@ def run_tool(
     memory_mb: int = 0,
     environment: Mapping[str, str] | None = None,
     log_file: Path | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> ToolRun:
     """Run a command to its end, without a shell.
 
     ``memory_mb`` bounds the address space of the child and of what it starts (0: no bound; Linux
     only). Output goes to ``log_file`` (default ``<name>.log`` in ``cwd``). Raises ``ToolError``
     with the last lines of the output when the command is missing, fails or runs out of time; its
-    whole process group is then ended.
+    whole process group is then ended, as it is when ``cancelled`` turns true.
     """
     log_path = log_file if log_file is not None else cwd / f"{name}.log"
     started = time.monotonic()
@@ -62,19 +63,29 @@ def run_tool(
             raise ToolError(f"{name}: cannot start {command[0]}: {error.strerror}") from error
         _limit_memory(process.pid, memory_mb)
         try:
-            code = process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
+            code = _wait(process, started + timeout_s, cancelled)
+        finally:
             _end_group(process)
-            hint = _tail(log_path)
-            raise ToolError(f"{name}: not finished after {timeout_s:.0f} s", hint) from None
-        except BaseException:
-            _end_group(process)
-            raise
+    if code is None:
+        what = "cancelled" if cancelled() else f"not finished after {timeout_s:.0f} s"
+        raise ToolError(f"{name}: {what}", _tail(log_path))
     if code != 0:
         what = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
         limit = f" (memory limit {memory_mb} MB)" if memory_mb and code != 1 else ""
         raise ToolError(f"{name}: {what}{limit}", _tail(log_path))
     return ToolRun(_read(log_path), time.monotonic() - started)
+
+
+def _wait(
+    process: subprocess.Popen[bytes], deadline: float, cancelled: Callable[[], bool]
+) -> int | None:
+    """Exit code, or None when the deadline passed or the run was cancelled."""
+    while not cancelled():
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(min(0.2, max(0.0, deadline - time.monotonic())))
+        if time.monotonic() >= deadline:
+            break
+    return None
 
 
 def _limit_memory(pid: int, memory_mb: int) -> None:

@@ -256,6 +256,13 @@ class CellLibrary:
         """Cell and pin that give constant 1."""
         return self._tie(True)
 
+    def smallest_gate(self, arity: int, table: int) -> float:
+        """Area in um2 of the smallest gate with a truth table; infinite when there is none."""
+        try:
+            return self._single("gate", arity, table).area_um2
+        except UsageError:
+            return float("inf")
+
     def _tie(self, value: bool) -> tuple[str, str] | None:
         found = [
             (cell.area_um2, cell.name, output.name)
