@@ -2,10 +2,10 @@
 
 The block computes ``y = W x`` one bit-plane of every input a cycle. With ``x' = x + 2^(x_bits-1)``
 (offset binary, unsigned) and planes ``x'[j]``, least significant first, each of the G output trees
-sums weighted *leaves* of the current plane; the sum enters a shift accumulator::
+sums weighted *leaves* of the current plane, and the sum enters a shift accumulator::
 
     leaf   = inverted XOR ((x'_i[j] XOR sign(phase)) AND mask(phase))
-    plane  = sum of leaf * 2^column                             (one number per tree)
+    plane  = sum of leaf * 2^column                              (one number a tree)
     upper  = plane + (0 if first else upper >> 1);  the bit shifted out enters the lower part
     acc    = upper * 2^(x_bits-1) + lower = sum over planes of plane_j * 2^j
 
@@ -13,7 +13,7 @@ Phase k of tree g makes output column ``k * G + g``. Every constant (offset bina
 leaves) is left out of the logic: ``W x = acc + correction[column]``.
 
 Bits are numbered: first the leaves, then the feedback bits ``upper >> 1`` of each tree, then the
-outputs of the stages in order. A stage is a vector of equal gates that read only lower numbers.
+outputs of the stages in order. A stage is a vector of equal gates that read lower numbers only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,318 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hwcompile.compiler.errors import HwcompileError
+
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
-GateKind = Literal["full_adder", "half_adder", "xor"]
+GateKind = Literal["full_adder", "half_adder", "xor", "inverter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """``n`` gates of one kind. ``inputs``: bit numbers ``[arity, n]`` (3, 2, 2 and 1).
+
+    Results are bits ``first .. first + n - 1``; an adder's carries are the n bits after its sums.
+    """
+
+    kind: GateKind
+    inputs: IntArray
+    first: int
+
+    @property
+    def size(self) -> int:
+        return self.inputs.shape[1]
+
+    @property
+    def end(self) -> int:
+        """One past the last output bit."""
+        return self.first + self.size * (2 if self.kind.endswith("adder") else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightBlock:
+    """The block of one matrix: N ``inputs``, M ``outputs``, ``phases`` P, trees G = ceil(M / P).
+
+    A *tap* is an input under a sign: ``tap_input[T]``, ``tap_sign[T, P]``; it belongs to tree
+    ``tap_tree[T]``, or to all (-1) when P = 1. A *leaf* is a tap under a mask: ``leaf_tap[L]``,
+    ``leaf_mask[L, P]``; ``inverted`` complements every leaf (NAND instead of AND).
+    ``upper_bits[upper_start[g] : upper_start[g + 1]]`` are the bits of tree g's new upper part,
+    least significant first; a tree without weights has none. ``zero_digits``: places of a digit
+    (tree, input, power of two) that hold zero in every phase and so cost nothing.
+    """
+
+    inputs: int
+    outputs: int
+    phases: int
+    x_bits: int
+    tap_input: IntArray
+    tap_tree: IntArray
+    tap_sign: BoolArray
+    leaf_tap: IntArray
+    leaf_mask: BoolArray
+    inverted: bool
+    stages: tuple[Stage, ...]
+    upper_bits: IntArray
+    upper_start: IntArray
+    zero_digits: int
+
+    @property
+    def trees(self) -> int:
+        """G: output trees."""
+        return -(-self.outputs // self.phases)
+
+    @property
+    def upper_widths(self) -> IntArray:
+        """Width of each tree's upper part ``[G]``."""
+        return np.diff(self.upper_start)
+
+    @property
+    def feedback_start(self) -> IntArray:
+        """First feedback bit of each tree, and one past the last: ``[G + 1]``."""
+        widths = np.maximum(self.upper_widths - 1, 0)
+        return len(self.leaf_tap) + np.concatenate([[0], np.cumsum(widths)])
+
+    @property
+    def acc_bits(self) -> int:
+        """Width of one accumulator."""
+        return int(self.upper_widths.max(initial=0)) + self.x_bits - 1
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCounts:
+    """What a block is made of. ``leaves``: bits that enter the trees from inputs, each use counted;
+    ``literals``: distinct ones. ``functions``: phase functions that are not constant."""
+
+    full_adders: int
+    half_adders: int
+    xors: int
+    inverters: int
+    flip_flops: int
+    leaves: int
+    literals: int
+    sign_gates: int
+    mask_gates: int
+    functions: int
+    zero_digits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """What the arrays stand for: ``acc = x @ weight - correction``; ``weight [N, M]``,
+    ``correction [M]``."""
+
+    weight: IntArray
+    correction: IntArray
+
+
+class WeightLogicError(HwcompileError):
+    """The arrays of a block are not a matrix product: a defect of the compiler."""
+
+
+def counts(block: WeightBlock) -> BlockCounts:
+    """Cells and leaves of a block."""
+    size = dict.fromkeys(("full_adder", "half_adder", "xor", "inverter"), 0)
+    leaf_uses = int((block.upper_bits < len(block.leaf_tap)).sum())
+    for stage in block.stages:
+        size[stage.kind] += stage.size
+        leaf_uses += int((stage.inputs < len(block.leaf_tap)).sum())
+    widths = block.upper_widths
+    sign_varies = block.tap_sign.any(1) & ~block.tap_sign.all(1)
+    mask_varies = ~block.leaf_mask.all(1)
+    return BlockCounts(
+        full_adders=size["full_adder"],
+        half_adders=size["half_adder"],
+        xors=size["xor"],
+        inverters=size["inverter"],
+        flip_flops=int((widths + (block.x_bits - 1) * (widths > 0)).sum()),
+        leaves=leaf_uses,
+        literals=len(block.leaf_tap),
+        sign_gates=int(sign_varies.sum()),
+        mask_gates=int(mask_varies.sum()),
+        functions=int(sign_varies.sum() + mask_varies.sum()),
+        zero_digits=block.zero_digits,
+    )
+
+
+# --- execution ------------------------------------------------------------------------------------
+
+
+def offset_planes(x: IntArray, x_bits: int) -> BoolArray:
+    """Bit-planes of ``x + 2^(x_bits-1)``: ``[rows, N]`` to ``[x_bits, N, rows]``."""
+    shifted = np.asarray(x, np.int64).T + (1 << (x_bits - 1))
+    return np.stack([(shifted >> j & 1).astype(bool) for j in range(x_bits)])
+
+
+def evaluate(block: WeightBlock, x: IntArray) -> IntArray:
+    """Run the arrays bit by bit: signed ``x [rows, N]`` to accumulators ``[rows, M]``."""
+    planes = offset_planes(x, block.x_bits)
+    acc = np.zeros((len(x), block.phases * block.trees), np.int64)
+    for phase in range(block.phases):
+        columns = slice(phase * block.trees, (phase + 1) * block.trees)
+        acc[:, columns] = _run_phase(block, planes, phase)
+    return acc[:, : block.outputs]
+
+
+def _run_phase(block: WeightBlock, planes: BoolArray, phase: int) -> IntArray:
+    rows, start, leaves = planes.shape[2], block.upper_start, len(block.leaf_tap)
+    total = block.stages[-1].end if block.stages else int(block.feedback_start[-1])
+    bits = np.zeros((total, rows), bool)
+    shifted_in = _feedback_source(block)
+    acc = np.zeros((rows, block.trees), np.int64)
+    upper = np.zeros((len(block.upper_bits), rows), bool)
+    for j, plane in enumerate(planes):
+        taps = plane[block.tap_input] ^ block.tap_sign[:, phase, None]
+        bits[:leaves] = (taps[block.leaf_tap] & block.leaf_mask[:, phase, None]) ^ block.inverted
+        bits[leaves : block.feedback_start[-1]] = upper[shifted_in] & (j > 0)
+        for stage in block.stages:
+            _run_stage(bits, stage)
+        upper = bits[block.upper_bits]
+        for g in np.flatnonzero(block.upper_widths):
+            word = upper[start[g] : start[g + 1]] if j == len(planes) - 1 else upper[start[g], None]
+            acc[:, g] += (1 << np.arange(j, j + len(word))) @ word.astype(np.int64)
+    return acc
+
+
+def _feedback_source(block: WeightBlock) -> IntArray:
+    """Position in ``upper_bits`` that each feedback bit repeats one plane later."""
+    keep = np.ones(len(block.upper_bits), bool)
+    keep[block.upper_start[:-1][block.upper_widths > 0]] = False
+    return np.flatnonzero(keep)
+
+
+def _run_stage(bits: BoolArray, stage: Stage) -> None:
+    operands = bits[stage.inputs]
+    n, first = stage.size, stage.first
+    result = np.logical_xor.reduce(operands, axis=0)
+    bits[first : first + n] = result ^ (stage.kind == "inverter")
+    if stage.kind == "half_adder":
+        bits[first + n : first + 2 * n] = operands[0] & operands[1]
+    elif stage.kind == "full_adder":
+        a, b, c = operands
+        bits[first + n : first + 2 * n] = (a & b) | (c & (a | b))
+
+
+# --- what the arrays stand for --------------------------------------------------------------------
+
+
+def expand(block: WeightBlock) -> Expansion:
+    """Walk the arrays back from the accumulators to the inputs: the exact matrix they stand for.
+
+    Each tree's upper part is the sum of its bits times their powers of two. A full adder's outputs
+    with coefficients (c, 2c) stand for c times the sum of its inputs; a carry may be missing only
+    where its coefficient is a multiple of the tree's modulus. An inverter is 1 - input. What remains
+    are a constant and the coefficients of leaves and feedback bits. Raises WeightLogicError when the walk does not close, when a tree can
+    exceed its width, or when the feedback is not ``upper >> 1``.
+    """
+    terms, constant = _walk_back(block)
+    on, off = _leaf_sums(block, terms)
+    top = (1 << block.x_bits) - 1
+    least = np.minimum(on, off).sum(0).min(1) + constant
+    greatest = (np.maximum(on, off).sum(0).max(1) + constant) * top >> (block.x_bits - 1)
+    if (least < 0).any() or (greatest >> block.upper_widths).any():
+        raise WeightLogicError("An accumulator of a weight block is too narrow.")
+    by_column = (on - off).transpose(0, 2, 1).reshape(block.inputs, -1)[:, : block.outputs]
+    lost = (off.sum(0) + constant[:, None]).T.ravel()[: block.outputs] * top
+    half = 1 << (block.x_bits - 1)
+    return Expansion(by_column, -(by_column.sum(0) * half + lost))
+
+
+def _walk_back(block: WeightBlock) -> tuple[IntArray, IntArray]:
+    """Each tree's plane sum as a linear form of the leaves: terms (leaf, tree, coefficient)
+    ``[3, n]`` and constants ``[G]``."""
+    widths = block.upper_widths
+    trees = np.repeat(np.arange(block.trees), widths)
+    place = np.arange(len(block.upper_bits)) - np.repeat(block.upper_start[:-1], widths)
+    firsts = np.array([s.first for s in block.stages], np.int64)
+    constant = np.zeros(block.trees, np.int64)
+    pending: list[list[IntArray]] = [[] for _ in range(len(firsts) + 1)]
+    _spread(pending, firsts, np.stack([block.upper_bits, trees, 1 << place]))
+    for s in range(len(firsts) - 1, -1, -1):
+        if pending[s + 1]:
+            terms = _combine(np.concatenate(pending[s + 1], axis=1), block.trees)
+            pending[s + 1] = []
+            if block.stages[s].kind == "inverter":
+                np.add.at(constant, terms[1], terms[2])
+            _spread(pending, firsts, _stage_back(block.stages[s], terms, widths, block.trees))
+    rest = _combine(np.concatenate([np.zeros((3, 0), np.int64), *pending[0]], axis=1), block.trees)
+    is_leaf = rest[0] < len(block.leaf_tap)
+    _check_feedback(block, rest[:, ~is_leaf])
+    return rest[:, is_leaf], constant
+
+
+def _spread(pending: list[list[IntArray]], firsts: IntArray, terms: IntArray) -> None:
+    """File terms (bit, tree, coefficient) under the stage that makes their bit (0: no stage)."""
+    stage = np.searchsorted(firsts, terms[0], side="right")
+    order = np.argsort(stage, kind="stable")
+    edges = np.flatnonzero(np.diff(stage[order])) + 1
+    for part in np.split(order, edges):
+        if len(part):
+            pending[int(stage[part[0]])].append(terms[:, part])
+
+
+def _combine(terms: IntArray, trees: int) -> IntArray:
+    """Add the coefficients of equal (bit, tree); sorted by bit, then tree."""
+    key = terms[0] * trees + terms[1]
+    unique, inverse = np.unique(key, return_inverse=True)
+    total = np.zeros(len(unique), np.int64)
+    np.add.at(total, inverse, terms[2])
+    return np.stack([unique // trees, unique % trees, total])
+
+
+def _stage_back(stage: Stage, terms: IntArray, widths: IntArray, trees: int) -> IntArray:
+    """Replace terms of a stage's outputs by terms of its inputs."""
+    is_carry = terms[0] >= stage.first + stage.size
+    key = (terms[0] - stage.first - is_carry * stage.size) * trees + terms[1]
+    sum_key, value = key[~is_carry], terms[2, ~is_carry]
+    if stage.kind == "inverter":
+        value = -value
+    else:
+        _check_carries(sum_key, value, key[is_carry], terms[2, is_carry], widths, trees)
+    arity = len(stage.inputs)
+    bits = stage.inputs[:, sum_key // trees].ravel()
+    return np.stack([bits, np.tile(sum_key % trees, arity), np.tile(value, arity)])
+
+
+def _check_carries(
+    sum_key: IntArray,
+    value: IntArray,
+    carry_key: IntArray,
+    carry_value: IntArray,
+    widths: IntArray,
+    trees: int,
+) -> None:
+    """A carry must weigh twice its sum, in each tree, modulo the tree's width."""
+    at = np.searchsorted(sum_key, carry_key)
+    found = at < len(sum_key)
+    found[found] = sum_key[at[found]] == carry_key[found]
+    carried = np.zeros(len(sum_key), np.int64)
+    carried[at[found]] = carry_value[found]
+    modulus = np.left_shift(1, widths[sum_key % trees])
+    if not found.all() or ((carried - 2 * value) % modulus).any():
+        raise WeightLogicError("An adder of a weight block has a wrong weight.")
+
+
+def _check_feedback(block: WeightBlock, terms: IntArray) -> None:
+    """Feedback bit j of a tree must enter that tree, and no other, with weight ``2^j``."""
+    start = block.feedback_start
+    bits = np.arange(start[0], start[-1])
+    tree = np.repeat(np.arange(block.trees), np.diff(start))
+    wanted = np.stack([bits, tree, 1 << (bits - start[:-1][tree])])
+    if terms.shape != wanted.shape or (terms != wanted).any():
+        raise WeightLogicError("The feedback of a weight block's accumulator is wrong.")
+
+
+def _leaf_sums(block: WeightBlock, terms: IntArray) -> tuple[IntArray, IntArray]:
+    """Sum of leaf coefficients when an input bit is 1, and when it is 0: two ``[N, G, P]``."""
+    leaf, tree, coefficient = terms
+    shape = (block.inputs, block.trees, block.phases)
+    tap = block.leaf_tap[leaf]
+    row = block.tap_input[tap] * block.trees + tree
+    sums = []
+    for bit in (True, False):
+        value = ((block.tap_sign[tap] ^ bit) & block.leaf_mask[leaf]) ^ block.inverted
+        total = np.zeros((block.inputs * block.trees, block.phases), np.int64)
+        np.add.at(total, row, coefficient[:, None] * value)
+        sums.append(total.reshape(shape))
+    return sums[0], sums[1]

@@ -1,0 +1,277 @@
+"""Lower a constant matrix to a weight block: digits, leaves, compressor trees.
+
+1. P = 1: each weight becomes canonical signed digits; a digit ``+2^k`` puts ``x_i`` into column k of
+   its output, ``-2^k`` puts ``NOT x_i``; zero digits put nothing.
+2. P > 1: sign and magnitude; one tap (sign) for each tree and input, one leaf (mask) for each of its
+   magnitude bits that is 1 in some phase. Phases where the tap is 0 leave its sign free: it takes
+   the value that makes the phase function simplest.
+3. Columns are compressed level by level: every three bits of a column become a sum and a carry to
+   the next column; when all lower columns are down to one bit, a half adder settles the next two,
+   so that a ripple follows the compressors up. The accumulator's ``upper >> 1`` enters as leaves.
+4. The widths are exact: no tree can exceed its upper part; carries out of it are never made.
+
+What must NOT change: the arrays are walked back and must give the matrix, always.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwcompile.compiler.errors import UsageError
+from hwcompile.compiler.ir.weight_logic import (
+    BoolArray,
+    GateKind,
+    IntArray,
+    Stage,
+    WeightBlock,
+    WeightLogicError,
+    expand,
+)
+from hwcompile.passes.share_terms import share_terms
+
+STAGE_BITS = 128
+"""Trees are compressed together while the vectors of their stages stay about this short."""
+
+
+def lower_weights(
+    weight: IntArray, x_bits: int, phases: int = 1, share: bool = False
+) -> WeightBlock:
+    """The block of ``y = W x``: weight ``[N, M]`` (rows inputs), at most ``phases`` phases.
+
+    The block's ``phases`` is the number needed: ``ceil(M / ceil(M / phases))``. ``share``: share
+    full adders across outputs and digits (P = 1 only). Raises UsageError for an empty matrix, no
+    phase or ``x_bits < 2``.
+    """
+    weight = np.asarray(weight)
+    if weight.ndim != 2 or 0 in weight.shape or not np.issubdtype(weight.dtype, np.integer):
+        raise UsageError("A weight block needs an integer matrix with at least one entry.")
+    if x_bits < 2 or phases < 1:
+        raise UsageError("A weight block needs x_bits >= 2 and phases >= 1.")
+    weight = weight.astype(np.int64)
+    trees = -(-weight.shape[1] // phases)
+    phases = -(-weight.shape[1] // trees)
+    leaves = _flat(weight, share) if phases == 1 else _folded(weight, trees, phases)
+    block = _assemble(weight.shape, x_bits, phases, leaves)
+    if not np.array_equal(expand(block).weight, weight):
+        raise WeightLogicError("A weight block does not compute its matrix.")
+    return block
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaves:
+    """What enters the trees: leaf arrays as in WeightBlock, and where each leaf goes.
+
+    ``columns[g][k]``: numbers of the bits of weight ``2^k`` in tree g: leaves, then outputs of the
+    shared ``stages``, both numbered as if there were no feedback bits.
+    ``greatest[g]``: largest plane sum of tree g.
+    """
+
+    tap_input: IntArray
+    tap_tree: IntArray
+    tap_sign: BoolArray
+    leaf_tap: IntArray
+    leaf_mask: BoolArray
+    inverted: bool
+    stages: tuple[Stage, ...]
+    columns: list[list[IntArray]]
+    greatest: IntArray
+    zero_digits: int
+
+
+# --- P = 1: signed digits -------------------------------------------------------------------------
+
+
+def signed_digits(weight: IntArray) -> IntArray:
+    """Canonical signed digits, least significant first: -1, 0 or 1, ``[K, *weight.shape]``."""
+    rest, digits = weight.copy(), []
+    while rest.any():
+        digit = np.where(rest & 1, 2 - (rest & 3), 0)
+        digits.append(digit)
+        rest = (rest - digit) >> 1
+    return np.array(digits, np.int64).reshape(-1, *weight.shape)
+
+
+def _flat(weight: IntArray, share: bool) -> _Leaves:
+    digits = signed_digits(weight)
+    shared = share_terms(digits, share)
+    used = shared.literals()
+    literals = used[np.abs(used) <= len(weight)]
+    tap_input = np.abs(literals) - 1
+    number = {int(v): i for i, v in enumerate(literals)}
+    stages = shared.stages(number)
+    place = 1 << np.arange(len(digits))
+    positive = np.tensordot(place, digits > 0, 1)
+    negative = np.tensordot(place, digits < 0, 1)
+    return _Leaves(
+        tap_input=tap_input,
+        tap_tree=np.full(len(literals), -1),
+        tap_sign=(literals < 0)[:, None],
+        leaf_tap=np.arange(len(literals)),
+        leaf_mask=np.ones((len(literals), 1), bool),
+        inverted=False,
+        stages=stages,
+        columns=[
+            [np.array([number[int(v)] for v in c], np.int64) for c in t] for t in shared.columns
+        ],
+        greatest=np.maximum(positive, negative).sum(0),
+        zero_digits=int((digits == 0).sum()),
+    )
+
+
+# --- P > 1: phase functions -----------------------------------------------------------------------
+
+
+def simplest(value: BoolArray, care: BoolArray) -> BoolArray:
+    """Fill the free places of phase functions ``[F, P]`` so that they depend on few phase bits.
+
+    From the highest phase bit down: where the two halves agree on all places that matter to both,
+    they are made equal, and the function no longer depends on that bit.
+    """
+    count, phases = value.shape
+    padded = 1 << (phases - 1).bit_length()
+    grow = ((0, 0), (0, padded - phases))
+    value, care = np.pad(value & care, grow), np.pad(care, grow)
+    half = padded // 2
+    while half:
+        v, c = (t.reshape(-1, 2, half) for t in (value, care))
+        agree = ~(c[:, 0] & c[:, 1] & (v[:, 0] ^ v[:, 1])).any(1)[:, None, None]
+        both_v, both_c = (t.any(1, keepdims=True) for t in (v, c))
+        value = np.where(agree, both_v, v).reshape(count, padded)
+        care = np.where(agree, both_c, c).reshape(count, padded)
+        half //= 2
+    return value[:, :phases]
+
+
+def _folded(weight: IntArray, trees: int, phases: int) -> _Leaves:
+    n, m = weight.shape
+    padded = np.zeros((n, phases * trees), np.int64)
+    padded[:, :m] = weight
+    table = padded.reshape(n, phases, trees).transpose(2, 0, 1)
+    care = (np.arange(phases * trees) < m).reshape(phases, trees).T
+    magnitude = np.abs(table)
+    width = int(magnitude.max()).bit_length()
+    places = np.arange(width)[:, None, None, None]
+    digit = (magnitude >> places & 1).astype(bool).transpose(1, 0, 2, 3)  # [G, K, N, P]
+    tree, k, i = np.nonzero(digit.any(3))
+    tap_tree, tap_input = np.nonzero(magnitude.any(2))
+    tap_number = np.full((trees, n), -1)
+    tap_number[tap_tree, tap_input] = np.arange(len(tap_tree))
+    tap_weight = table[tap_tree, tap_input]
+    column = tree * width + k
+    edges = np.searchsorted(column, np.arange(trees * width + 1))
+    return _Leaves(
+        tap_input=tap_input,
+        tap_tree=tap_tree,
+        # A leaf is NAND(x XOR sign, mask): the constant less what the weight with sign flipped gives.
+        tap_sign=simplest(tap_weight > 0, tap_weight != 0),
+        leaf_tap=tap_number[tree, i],
+        leaf_mask=simplest(digit[tree, k, i], np.broadcast_to(care[tree], (len(tree), phases))),
+        inverted=True,
+        stages=(),
+        columns=[
+            [np.arange(edges[g * width + c], edges[g * width + c + 1]) for c in range(width)]
+            for g in range(trees)
+        ],
+        greatest=np.bincount(tree, 1 << k, minlength=trees).astype(np.int64),
+        zero_digits=digit[..., 0].size - len(tree),
+    )
+
+
+# --- trees ----------------------------------------------------------------------------------------
+
+
+def _assemble(shape: tuple[int, ...], x_bits: int, phases: int, leaves: _Leaves) -> WeightBlock:
+    """Number the feedback bits, compress the columns, and put the block together."""
+    most = leaves.greatest * ((1 << x_bits) - 1) >> (x_bits - 1)
+    widths = np.array([int(v).bit_length() for v in most], np.int64)
+    feedback = np.maximum(widths - 1, 0)
+    count = len(leaves.leaf_tap)
+    moved = int(feedback.sum())
+    start = count + np.concatenate([[0], np.cumsum(feedback)])
+
+    def renumber(bits: IntArray) -> IntArray:
+        return np.where(bits < count, bits, bits + moved)
+
+    shared = tuple(Stage(s.kind, renumber(s.inputs), s.first + moved) for s in leaves.stages)
+    queues = []
+    for g, columns in enumerate(leaves.columns):
+        queue = [renumber(c) for c in columns[: widths[g]]]
+        queue += [np.zeros(0, np.int64)] * (int(widths[g]) - len(queue))
+        for k in range(int(feedback[g])):
+            queue[k] = np.append(queue[k], start[g] + k)
+        queues.append(queue)
+    first = shared[-1].end if shared else int(start[-1])
+    size = max(1, 3 * STAGE_BITS * len(queues) // max(1, sum(len(c) for q in queues for c in q)))
+    stages = list(shared)
+    for g in range(0, len(queues), size):
+        first = _compress(queues[g : g + size], stages, first)
+    upper = [q[0] for queue in queues for q in queue]
+    return WeightBlock(
+        inputs=shape[0],
+        outputs=shape[1],
+        phases=phases,
+        x_bits=x_bits,
+        tap_input=leaves.tap_input,
+        tap_tree=leaves.tap_tree,
+        tap_sign=leaves.tap_sign,
+        leaf_tap=leaves.leaf_tap,
+        leaf_mask=leaves.leaf_mask,
+        inverted=leaves.inverted,
+        stages=tuple(stages),
+        upper_bits=np.array(upper, np.int64),
+        upper_start=np.concatenate([[0], np.cumsum(widths)]),
+        zero_digits=leaves.zero_digits,
+    )
+
+
+_ARITY: dict[GateKind, int] = {"full_adder": 3, "half_adder": 2, "xor": 2}
+
+
+def _compress(queues: list[list[IntArray]], stages: list[Stage], first: int) -> int:
+    """Compress trees level by level in place, until each column holds one bit; the next bit number.
+
+    ``queues[g][k]``: bits of column k of a tree, oldest first.
+    """
+    settled = [0] * len(queues)
+    while any(s < len(q) for s, q in zip(settled, queues, strict=True)):
+        gates: dict[GateKind, list[tuple[int, int, IntArray]]] = {k: [] for k in _ARITY}
+        for g, queue in enumerate(queues):
+            while settled[g] < len(queue) and len(queue[settled[g]]) == 1:
+                settled[g] += 1
+            for k in range(settled[g], len(queue)):
+                kind, taken = _take(queue[k], k == len(queue) - 1, k == settled[g])
+                if taken:
+                    arity = _ARITY[kind]
+                    gates[kind].append((g, k, queue[k][: arity * taken].reshape(arity, taken)))
+                    queue[k] = queue[k][arity * taken :]
+        for kind, parts in gates.items():
+            if parts:
+                inputs = np.concatenate([bits for _, _, bits in parts], axis=1)
+                stages.append(Stage(kind, inputs, first))
+                _return(queues, parts, stages[-1])
+                first = stages[-1].end
+    return first
+
+
+def _take(bits: IntArray, top: bool, lowest: bool) -> tuple[GateKind, int]:
+    """Which gates a column gets at this level, and how many."""
+    if top:
+        return "xor", len(bits) // 2
+    if len(bits) == 2 and lowest:
+        return "half_adder", 1
+    return "full_adder", len(bits) // 3
+
+
+def _return(
+    queues: list[list[IntArray]], parts: list[tuple[int, int, IntArray]], stage: Stage
+) -> None:
+    """Append a stage's sums to their columns and its carries to the next ones."""
+    at = stage.first
+    for g, k, bits in parts:
+        made = np.arange(at, at + bits.shape[1])
+        queues[g][k] = np.append(queues[g][k], made)
+        if stage.kind != "xor":
+            queues[g][k + 1] = np.append(queues[g][k + 1], made + stage.size)
+        at += len(made)
