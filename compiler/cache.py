@@ -19,10 +19,7 @@ _SOURCES = ("compiler", "hdl", "passes", "sim")
 
 
 def cache_folder() -> Path:
-    """``$HWCOMPILE_CACHE``, else ``hwcompile`` in the user's XDG cache folder."""
-    own = os.environ.get("HWCOMPILE_CACHE")
-    if own:
-        return Path(own)
+    """``hwcompile`` in the user's XDG cache folder."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "hwcompile"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from hwcompile.compiler.emit import manifest as manifests
 from hwcompile.compiler.errors import MismatchError, OutputError, UsageError
 from hwcompile.compiler.ir import serialise
 from hwcompile.compiler.ir.program import IntArray, Program
+from hwcompile.passes.plan_chip import plan_chip
 from hwcompile.sim import reference
+from hwcompile.sim.runner import ChipResult, chip_samples, output_arrays, simulate
 
 Feeds = Mapping[str, NDArray[Any]]
 Results = dict[str, NDArray[Any]]
@@ -82,6 +85,7 @@ def run(
     engine: str = "reference",
     outputs: Sequence[str] | None = None,
     limit: int | None = None,
+    jobs: int = 1,
 ) -> Results:
     """Execute a design on float inputs named as in the model.
 
@@ -90,6 +94,7 @@ def run(
         engine: ``reference`` or ``rtl``; both give the same bits.
         outputs: names to return, caches (``present...``) among them; default: every output but caches.
         limit: only the first so many samples.
+        jobs: simulations at a time.
 
     Returns:
         For each output NAME: floats under NAME, integers under NAME__int, one unit's real value under
@@ -114,7 +119,7 @@ def run(
         if engine != "reference":
             raise UsageError("caches are returned by --engine reference only")
         results.update(_cache_outputs(program, inputs, caches, wanted))
-    integers = engines[engine](design, inputs, caches)
+    integers = engines[engine](design, inputs, caches, jobs)
     shaped = reference.model_shapes(program, integers)
     for output in program.outputs:
         if output.model_name in wanted:
@@ -136,7 +141,7 @@ def _wanted(program: Program, outputs: Sequence[str] | None) -> list[str]:
 
 
 def _run_reference(
-    design: Design, inputs: dict[str, IntArray], caches: reference.Caches | None
+    design: Design, inputs: dict[str, IntArray], caches: reference.Caches | None, jobs: int = 1
 ) -> dict[str, IntArray]:
     return reference.run(design.program, inputs, caches)
 
@@ -156,9 +161,23 @@ def _cache_outputs(
 
 
 def _run_rtl(
-    design: Design, inputs: dict[str, IntArray], caches: reference.Caches | None
+    design: Design, inputs: dict[str, IntArray], caches: reference.Caches | None, jobs: int = 1
 ) -> dict[str, IntArray]:
-    raise UsageError("pending")
+    if caches is not None:
+        raise UsageError("caches can be loaded with --engine reference only")
+    ports = plan_chip(design.program).ports
+    samples = chip_samples(ports, inputs)
+    rtl = design.folder / "rtl"
+    # The first sample alone, so that the simulator is built once before any run in parallel.
+    results = simulate(rtl, ports, samples[:1])
+    shares = [samples[1 + n :: jobs] for n in range(min(jobs, len(samples) - 1))]
+    with ThreadPoolExecutor(max(1, len(shares))) as pool:
+        parts = list(pool.map(lambda share: simulate(rtl, ports, share), shares))
+    rest: list[ChipResult | None] = [None] * (len(samples) - 1)
+    for n, part in enumerate(parts):
+        rest[n::jobs] = part
+    arrays = output_arrays(ports, [*results, *[r for r in rest if r is not None]])
+    return {o.model_name: arrays[o.value] for o in design.program.outputs}
 
 
 # --- generation -----------------------------------------------------------------------------------
@@ -223,7 +242,7 @@ def generate(
             break
         logits = stepper.step(made[-1])
     if engine == "rtl":
-        made = _confirm_in_rtl(design, prompt, made, source, sampling)
+        made = _confirm_in_rtl(design, prompt, made, once, sampling)
     elif engine != "reference":
         raise UsageError(f"unknown engine {engine!r}", "engines: reference, rtl")
     return Generation(tuple(made), full and len(made) != tokens and made[-1] != stop)
@@ -282,9 +301,23 @@ def _source_inputs(program: Program, source: Sequence[int] | None) -> dict[str, 
 def _confirm_in_rtl(
     design: Design,
     prompt: Sequence[int],
-    made: list[int],
-    source: Sequence[int] | None,
+    made: Sequence[int],
+    once: dict[str, IntArray],
     sampling: Sampling,
 ) -> list[int]:
-    """Feed the same tokens to the simulated chip and choose again from its logits."""
-    raise UsageError("pending")
+    """Feed the same tokens to the simulated chip and choose again, from its logits."""
+    program = design.program
+    fed = [*prompt, *made][:-1]
+    key = next(i.value.key for i in program.inputs if program.sections[i.section] == "sequence")
+    tokens = np.array(fed, np.int64).reshape(1, -1, 1)
+    name = next(o.model_name for o in program.outputs if o.kind == "logits")
+    logits = _run_rtl(design, {**once, key: tokens}, None)[name][0, len(prompt) - 1 :]
+    rng = np.random.default_rng(sampling.seed)
+    chosen = [choose(row, program, sampling, rng) for row in logits]
+    for position, (want, got) in enumerate(zip(made, chosen, strict=True)):
+        if want != got:
+            raise MismatchError(
+                f"token {position + 1} is {got} in the RTL and {want} in the reference",
+                "run: hwcompile verify DIR",
+            )
+    return chosen

@@ -40,7 +40,7 @@ def add(commands: common.Commands) -> None:
 def execute(args: argparse.Namespace, output: Output) -> int:
     design = engines.open_design(args.design)
     feeds = engines.read_npz(args.inputs)
-    results = engines.run(design, feeds, args.engine, args.outputs, args.limit)
+    results = engines.run(design, feeds, args.engine, args.outputs, args.limit, args.jobs)
     if args.output:
         try:
             np.savez(Path(args.output), **results)

@@ -67,7 +67,7 @@ def sdc(facts: FlowFacts, unit_ns: float) -> str:
             f"set clk_period {_number(facts.period_ns / unit_ns)}",
             f"set io_delay [expr $clk_period * {IO_DELAY_SHARE}]",
             f"create_clock -name {CLOCK_PORT} -period $clk_period [get_ports {CLOCK_PORT}]",
-            f"set data_inputs [all_inputs -no_clocks]",
+            "set data_inputs [all_inputs -no_clocks]",
             f"set_input_delay $io_delay -clock {CLOCK_PORT} $data_inputs",
             f"set_output_delay $io_delay -clock {CLOCK_PORT} [all_outputs]",
             "",
@@ -89,7 +89,7 @@ def librelane(facts: FlowFacts) -> str:
         "FP_CORE_UTIL: 40",
         "PL_TARGET_DENSITY_PCT: 50",
     ]
-    return "\n".join(["meta:", "  version: 2", *lines, ""])
+    return "\n".join([*lines, ""])
 
 
 def orfs(facts: FlowFacts) -> str:
@@ -132,19 +132,18 @@ def fusesoc(facts: FlowFacts) -> str:
             "  constraints:",
             "    files:",
             "      - constraints/design.sdc: {file_type: SDC}",
+            "  waivers:",
+            "    files:",
+            "      - rtl/waivers.vlt: {file_type: vlt}",
             "targets:",
             "  default: &default",
-            "    filesets: [rtl]",
+            "    filesets: [rtl, constraints]",
             f"    toplevel: {facts.top}",
             "  lint:",
             "    <<: *default",
-            "    default_tool: verilator",
-            "    tools: {verilator: {mode: lint-only}}",
-            "  synth:",
-            "    <<: *default",
-            "    filesets: [rtl, constraints]",
-            "    default_tool: yosys",
-            "    tools: {yosys: {arch: xilinx}}",
+            "    filesets: [waivers, rtl]",
+            "    flow: lint",
+            "    flow_options: {tool: verilator}",
             "",
         ]
     )

