@@ -42,7 +42,7 @@ class LookupUnit(Unit):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         column = self.scan_columns(m)
-        pipe = self.read(m, column, self.a)
+        pipe = self.read(m, column, self.a, self.start)
         x = pipe.step(self.read_data, element_shape(t.inputs[0] for t in self.tasks), "element")
         tables, places = distinct(self._tables)
         words = [rom(m, x[: len(t).bit_length() - 1], t, f"table{i}") for i, t in enumerate(tables)]

@@ -108,13 +108,20 @@ def scan(m: Module, start: ValueLike, final: ValueLike, name: str) -> Scan:
     return Scan(active, index, last)
 
 
-def pointer(m: Module, load: ValueLike, base: ValueLike, step: ValueLike, name: str) -> Signal:
-    """A register that takes ``base`` at ``load`` and else counts up at ``step``."""
+def pointer(
+    m: Module,
+    load: ValueLike,
+    base: ValueLike,
+    step: ValueLike,
+    name: str,
+    by: ValueLike = 1,
+) -> Signal:
+    """A register that takes ``base`` at ``load`` and else grows by ``by`` at ``step``."""
     register = Signal(Value.cast(base).shape(), name=name, reset_less=True)
     with m.If(load):
         m.d.sync += register.eq(base)
     with m.Elif(step):
-        m.d.sync += register.eq(register + 1)
+        m.d.sync += register.eq(register + by)
     return register
 
 
@@ -200,14 +207,14 @@ class Unit(wiring.Component):
         """The value of the selected task."""
         return pick(m, self.select, values, name)
 
-    def read(self, m: Module, scan: Scan, base: ValueLike) -> Pipeline:
-        """Read the elements from address ``base`` on, as ``scan`` issues them.
+    def read(self, m: Module, scan: Scan, base: ValueLike, begin: ValueLike) -> Pipeline:
+        """Read the elements from address ``base`` on, as ``scan`` issues them after ``begin``.
 
         The pipeline is where ``read_data`` is valid.
         """
         m.d.comb += [
             self.read_en.eq(scan.active),
-            self.read_addr.eq(pointer(m, self.start, base, scan.active, "source")),
+            self.read_addr.eq(pointer(m, begin, base, scan.active, "source")),
         ]
         pipe = Pipeline(m, valid=scan.active, last=scan.last)
         pipe.wait("arrived")

@@ -1,0 +1,235 @@
+"""Layer and RMS norm. Operands a, d.
+
+Two passes over the row. The first sums elements and squares; then the root of the variance is taken
+bit by bit and inverted bit by bit; the second multiplies each element by the inverse, then by its
+gain. One element a cycle in each pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isqrt
+
+import numpy as np
+from amaranth import Cat, Module, Mux, Signal, Value
+
+from hwcompile.compiler.ir import program as ir
+from hwcompile.compiler.ir.operations import INVERSE_BITS, NORMED_FRACTION
+from hwcompile.hdl import intervals
+from hwcompile.hdl.divide import Divide
+from hwcompile.hdl.fixed_point import Rounding, saturated_by
+from hwcompile.hdl.intervals import Interval
+from hwcompile.hdl.square_root import SquareRoot
+from hwcompile.hdl.tables import choose, column_bits, distinct, rom, shape_of
+from hwcompile.hdl.unit import Pipeline, Task, Unit, Widths, element_shape, scan
+
+INVERSE_STEPS = INVERSE_BITS + 2
+READ_STAGES = 2
+"""Memory, element register."""
+MOMENT_STAGES = 4
+"""Square, sum of squares, scaled sum, variance."""
+OUTPUT_STAGES = 5
+"""Centred, product, normed, gained, write."""
+
+
+class NormaliseUnit(Unit):
+    """See :class:`hwcompile.compiler.ir.program.Normalise`."""
+
+    def __init__(self, tasks: Sequence[Task], widths: Widths) -> None:
+        super().__init__(tasks, widths, ("a", "d"))
+        self._operations: list[ir.Normalise] = []
+        for task in tasks:
+            assert isinstance(task.operation, ir.Normalise)
+            self._operations.append(task.operation)
+        self._inputs = [intervals.of(task.inputs[0]) for task in tasks]
+        self._widest = intervals.hull(self._inputs)
+        self._sizes = [len(op.gain) for op in self._operations]
+        self._fractions = [op.root_fraction for op in self._operations]
+        self._rounding = Rounding(tuple(op.shift for op in self._operations))
+        self._root_bits = max(
+            (_most_variance(op, x) << 2 * op.root_fraction).bit_length() + 1 >> 1
+            for op, x in zip(self._operations, self._inputs, strict=True)
+        )
+
+    def cycles(self, select: int, row: int = 0) -> int:
+        """Start, both passes, and between them the moments, the root and the inverse."""
+        moments = self.columns(select) + READ_STAGES + MOMENT_STAGES
+        root = SquareRoot.latency(self._root_bits)
+        inverse = Divide.latency(INVERSE_STEPS - 1)
+        output = self.columns(select) + READ_STAGES + OUTPUT_STAGES
+        return 1 + moments + root + inverse + output
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        begin, again, second = Signal(), Signal(), Signal()
+        m.d.comb += begin.eq(self.start | again)
+        with m.If(begin):
+            m.d.sync += second.eq(again)
+        column = scan(m, begin, self.final_column(m), "column")
+        pipe = self.read(m, column, self.a, begin)
+        x = pipe.step(self.read_data, element_shape(t.inputs[0] for t in self.tasks), "x")
+
+        summing = Signal()
+        m.d.comb += summing.eq(pipe["valid"] & ~second)
+        total, variance, ready = self._moments(m, x, summing, pipe["last"])
+        m.submodules.root = root = SquareRoot(self._root_bits)
+        m.submodules.inverse = inverse = Divide(self._root_bits, INVERSE_STEPS)
+        m.d.comb += [
+            root.start.eq(ready),
+            root.radicand.eq(self._radicand(m, variance)),
+            inverse.start.eq(root.done),
+            inverse.divisor.eq(root.root),
+            inverse.remainder.eq(root.lead),
+            inverse.final.eq(INVERSE_STEPS - 1),
+            again.eq(inverse.done),
+        ]
+        output = Pipeline(m, valid=pipe["valid"] & second, last=pipe["last"])
+        product, amount = self._product(m, output, x, total, root, inverse.quotient)
+        gain, bias = self._constants(m, begin, output["valid"])
+        normed = output.step(product >> amount, shape_of(*self._normed_reach()), "normed")
+        self._affine(m, output, normed, gain, bias)
+        return m
+
+    def _moments(
+        self, m: Module, x: Signal, summing: Signal, last: Value
+    ) -> tuple[Value, Signal, Value]:
+        """Sum of x (0 for RMS), ``d * sum(x^2) - sum^2 + epsilon``, and a pulse when it is there.
+
+        One multiplier squares the elements and then the sum.
+        """
+        layers = [op.kind == "layer" for op in self._operations]
+        sums = [
+            intervals.times(x, d) if layer else (0, 0)
+            for x, d, layer in zip(self._inputs, self._sizes, layers, strict=True)
+        ]
+        reach = intervals.hull([*sums, (0, 0)])
+        total = Signal(shape_of(*reach), reset_less=True)
+        is_layer = self.pick(m, [int(layer) for layer in layers], "is_layer")
+        operand = Signal(shape_of(*intervals.hull([reach, *self._inputs])))
+        most_square = max(max(-low, high) ** 2 for low, high in [reach, *self._inputs])
+        square = Signal(range(most_square + 1), reset_less=True)
+        squares = Signal(range(max(map(_most_squares, self._inputs, self._sizes)) + 1))
+        scaled = Signal(
+            range(
+                max(d * _most_squares(x, d) for x, d in zip(self._inputs, self._sizes, strict=True))
+                + 1
+            ),
+            reset_less=True,
+        )
+        variance = Signal(range(max(map(_most_variance, self._operations, self._inputs)) + 1))
+        squared = Signal()
+        m.d.comb += operand.eq(Mux(summing, x, total))
+        m.d.sync += [
+            squared.eq(summing),
+            square.eq(operand * operand),
+            scaled.eq(squares * self.pick(m, self._sizes, "size")),
+            variance.eq(
+                scaled - square + self.pick(m, [op.epsilon for op in self._operations], "epsilon")
+            ),
+        ]
+        with m.If(self.start):
+            m.d.sync += [total.eq(0), squares.eq(0)]
+        with m.If(summing & is_layer):
+            m.d.sync += total.eq(total + x)
+        with m.If(squared):
+            m.d.sync += squares.eq(squares + square)
+        after = Pipeline(m, valid=summing & last)
+        for stage in ("squared", "summed", "scaled", "variance"):
+            after.wait(f"row_{stage}")
+        return total, variance, after["valid"]
+
+    def _radicand(self, m: Module, variance: Signal) -> Value:
+        """The variance shifted left by twice the root's fraction."""
+        shifted = {f: variance << 2 * f for f in sorted(set(self._fractions))}
+        return choose(m, self.select, [shifted[f] for f in self._fractions], "radicand")
+
+    def _product(
+        self, m: Module, pipe: Pipeline, x: Signal, total: Value, root: SquareRoot, inverse: Value
+    ) -> tuple[Signal, Signal]:
+        """``(d * x - S) * inverse`` and half of the place it is to be rounded at; and that place.
+
+        The place is at least 4: a variance of 1 or more has a root of more than root_fraction bits,
+        and one of 0 has only zeros to shift. Its half is the root's leading one, moved.
+        """
+        reach = intervals.hull(
+            intervals.plus(
+                intervals.times(x, d), intervals.times(x, -d if op.kind == "layer" else 0)
+            )
+            for op, x, d in zip(self._operations, self._inputs, self._sizes, strict=True)
+        )
+        size = self.pick(m, self._sizes, "centre_size")
+        centred = pipe.step(x * size - total, shape_of(*reach), "centred")
+
+        offset = INVERSE_BITS - NORMED_FRACTION
+        amount = Signal(range(root.bits + offset + 1), reset_less=True)
+        half = Signal(root.bits + offset - 1, reset_less=True)
+        halves = {f: (root.lead << offset) >> f for f in sorted(set(self._fractions))}
+        m.d.sync += [
+            amount.eq(root.length + self.pick(m, [offset - f for f in self._fractions], "offset")),
+            half.eq(choose(m, self.select, [halves[f] for f in self._fractions], "half")),
+        ]
+        reach = intervals.times(reach, (0, 1 << INVERSE_BITS + 1))
+        reach = intervals.plus(reach, (0, 1 << len(half)))
+        return pipe.step(centred * inverse + half, shape_of(*reach), "product"), amount
+
+    def _normed_reach(self) -> Interval:
+        """Cauchy-Schwarz bounds n / sqrt(V) by sqrt(d); the root's floor adds 2^-root_fraction."""
+        most = 0
+        for d, f in zip(self._sizes, self._fractions, strict=True):
+            bound = isqrt(d - 1) + 1 << NORMED_FRACTION
+            most = max(most, bound + (bound >> f) + 2)
+        return -most, most
+
+    def _constants(self, m: Module, begin: Value, valid: Value) -> tuple[Signal, Signal]:
+        """Gain, and bias with half of the last place, of the column a stage after ``valid``."""
+        left = self._rounding.left
+        rows, places = distinct(
+            [
+                np.stack([op.gain, (op.bias << left) + half])
+                for op, half in zip(self._operations, self._rounding.halves(), strict=True)
+            ]
+        )
+        table = np.zeros((2, len(rows), max(self._sizes)), np.int64)
+        for index, row in enumerate(rows):
+            table[:, index, : row.shape[1]] = row
+        column = Signal(range(max(*self._sizes, 2)), name="gain_column")
+        with m.If(begin):
+            m.d.sync += column.eq(0)
+        with m.Elif(valid):
+            m.d.sync += column.eq(column + 1)
+        address = Cat(column[: column_bits(table[0])], self.pick(m, places, "place"))
+        return rom(m, address, table[0], "gain"), rom(m, address, table[1], "bias")
+
+    def _affine(
+        self, m: Module, pipe: Pipeline, normed: Signal, gain: Signal, bias: Signal
+    ) -> None:
+        """Gain, bias, shift and saturate, and write."""
+        left = self._rounding.left
+        reach = self._normed_reach()
+        sums = []
+        for op in self._operations:
+            gained = intervals.times(
+                reach, intervals.hull([(int(op.gain.min()), int(op.gain.max()))])
+            )
+            sums.append(intervals.plus(gained, (int(op.bias.min()), int(op.bias.max()))))
+        raised = [
+            intervals.plus(intervals.times(s, 1 << left), (0, half))
+            for s, half in zip(sums, self._rounding.halves(), strict=True)
+        ]
+        shape = shape_of(*intervals.hull(raised))
+        gained = pipe.step(((normed * gain) << left) + bias, shape, "gained")
+        exact = [
+            intervals.rounded(s, shift)
+            for s, shift in zip(sums, self._rounding.shifts, strict=True)
+        ]
+        shifted = self._rounding.shift(m, self.select, gained, "shift")
+        bits = [op.output.bits for op in self._operations]
+        self.write(m, pipe, saturated_by(m, self.select, shifted, bits, exact, "result"))
+
+
+def _most_squares(x: Interval, size: int) -> int:
+    return max(-x[0], x[1]) ** 2 * size
+
+
+def _most_variance(op: ir.Normalise, x: Interval) -> int:
+    return len(op.gain) * _most_squares(x, len(op.gain)) + op.epsilon

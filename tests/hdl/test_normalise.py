@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwcompile.compiler.ir import program as ir
+from hwcompile.hdl.normalise import NormaliseUnit
+from hwcompile.hdl.unit import Task, Widths
+from hwcompile.sim.unit_bench import cases, check_unit, run_cases
+
+WIDTHS = Widths(element=16, address=10, row=4)
+RNG = np.random.default_rng(3)
+
+
+def task(
+    kind: str, cols: int, bits: int, fraction: int, epsilon: int, shift: int, out: int = 8
+) -> Task:
+    reach = (1 << (bits - 1)) - 1
+    x = ir.Value("x", 2, cols, bits, -reach, reach, 1.0)
+    most = (1 << (out - 1)) - 1
+    y = ir.Value("y", 2, cols, out, -most, most, 1.0)
+    gain, bias = RNG.integers(-120, 121, cols), RNG.integers(-3000, 3000, cols)
+    op = ir.Normalise(y, ("x",), 0, "", kind, epsilon, fraction, gain, bias, shift)  # type: ignore[arg-type]
+    return Task(op, (x,))
+
+
+def test_layer_and_rms_of_several_sizes(tmp_path: Path) -> None:
+    tasks = [
+        task("layer", 16, 12, 4, 25, 13),
+        task("rms", 16, 12, 6, 7, 12),
+        task("layer", 5, 14, 8, 0, 15, 12),
+        task("rms", 3, 8, 3, 0, 10),
+        task("layer", 1, 8, 0, 0, 9),
+    ]
+    unit = NormaliseUnit(tasks, WIDTHS)
+    rng = np.random.default_rng(0)
+    small = [np.array([[0, 0, 1, 0, 0], [7, 7, 7, 7, 7]])]
+    made = cases(unit, 2, small, rng)
+    made += cases(unit, 3, [np.array([[0, 0, 0], [0, -1, 0]])], rng)
+    made += cases(unit, 0, [rng.integers(-2, 3, (2, 16))], rng)
+    assert not run_cases(unit, made, tmp_path / "small").failures
+    assert not check_unit(unit, tmp_path).failures
+
+
+@pytest.mark.parametrize("shift", [0, -2])
+def test_single_rms_without_fraction(tmp_path: Path, shift: int) -> None:
+    unit = NormaliseUnit([task("rms", 7, 6, 5, 1, shift, out=16)], WIDTHS)
+    assert not check_unit(unit, tmp_path, count=3).failures
+
+
+def test_flipped_gain_is_red(tmp_path: Path) -> None:
+    good = task("layer", 8, 10, 4, 3, 12)
+    unit = NormaliseUnit([good], WIDTHS)
+    made = cases(unit, 0, [RNG.integers(-500, 500, (2, 8))], RNG)
+    assert not run_cases(unit, made, tmp_path / "good").failures
+    good.operation.gain[6] ^= 16
+    assert run_cases(NormaliseUnit([good], WIDTHS), made, tmp_path / "bad").failures
