@@ -1,0 +1,176 @@
+"""In which integer forms each value of a Graph is needed, and the grid of each form.
+
+Forms, by what reads the value:
+
+* ``wide``: additions and norms (the residual stream). All values joined by additions share one grid.
+* ``narrow``: matrices, products and means, at the activation width.
+* ``score``: query and key of attention. ``rotary``: the same before rotation, a little wider.
+* ``table``: the input of a function table.
+* ``output``: what leaves the chip. ``flags``: 0 or 1, no grid.
+
+Gathers move integers, so their inputs share the grid of their output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from hwcompile.compiler.ir import expressions, graph
+from hwcompile.passes import grids
+from hwcompile.passes.grids import FloatArray, Grid
+
+Form = Literal["wide", "narrow", "score", "rotary", "table", "output", "flags"]
+Node = tuple[str, Form]
+
+_INPUT_FORMS: Mapping[type[graph.Operation], tuple[Form, ...]] = {
+    graph.Linear: ("narrow",),
+    graph.Unary: ("table",),
+    graph.Add: ("wide", "wide"),
+    graph.Multiply: ("narrow", "narrow"),
+    graph.Normalise: ("wide",),
+    graph.Rotate: ("rotary",),
+    graph.Attend: ("score", "score", "narrow", "flags"),
+    graph.MeanRows: ("narrow", "flags"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Widths:
+    """Bits of each form."""
+
+    narrow: int = 8
+    wide: int = 16
+    score: int = 8
+    rotary: int = 11
+    table: int = 8
+    output: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Result: the forms of every live value, first the widest, and a grid for each.
+
+    ``shared``: forms whose grid other values share and which therefore must not move.
+    ``by_column``: values read by free matrices only, whose narrow grid may differ by column.
+    ``offset``: values whose narrow or table grid may have an offset.
+    """
+
+    forms: Mapping[str, tuple[Form, ...]]
+    grids: Mapping[Node, Grid]
+    shared: frozenset[Node]
+    by_column: frozenset[str]
+
+
+def find(net: graph.Graph, samples: Mapping[str, FloatArray], widths: Widths) -> Needs:
+    """Forms and grids of all values of a graph, from calibration samples ``[n, cols]`` by value."""
+    forms = _forms(net)
+    root = _roots(net, forms)
+    members: dict[Node, list[Node]] = {}
+    for key, needed in forms.items():
+        for form in needed:
+            members.setdefault(root(key, form), []).append((key, form))
+    readers = _readers(net)
+    chosen: dict[Node, Grid] = {}
+    for nodes in members.values():
+        form = nodes[0][1]
+        if form not in ("flags", "rotary"):
+            grid = _grid(net, nodes, forms, readers, samples, widths)
+            chosen.update({node: grid for node in nodes})
+    for op in net.operations:
+        if isinstance(op, graph.Rotate) and op.output.key in forms:
+            after = chosen[(op.output.key, next(iter(forms[op.output.key])))]
+            scale = float(after.scale) / 2.0 ** (widths.rotary - widths.score - 1)
+            chosen[(op.inputs[0], "rotary")] = Grid(widths.rotary, scale)
+    order: tuple[Form, ...] = ("output", "wide", "rotary", "score", "table", "narrow", "flags")
+    return Needs(
+        {key: tuple(f for f in order if f in needed) for key, needed in forms.items()},
+        chosen,
+        frozenset(node for nodes in members.values() if len(nodes) > 1 for node in nodes),
+        frozenset(k for k, ops in readers.items() if _free_matrices(ops) and len(forms[k]) == 1),
+    )
+
+
+def _forms(net: graph.Graph) -> dict[str, dict[Form, None]]:
+    forms: dict[str, dict[Form, None]] = {}
+    for output in net.outputs:
+        forms.setdefault(output.value, {})["output"] = None
+    for op in reversed(net.operations):
+        if op.output.key not in forms:
+            continue  # nothing reads it
+        if isinstance(op, graph.Gather):
+            for key in op.inputs:
+                forms.setdefault(key, {}).update(forms[op.output.key])
+        elif type(op) in _INPUT_FORMS:
+            for key, form in zip(op.inputs, _INPUT_FORMS[type(op)], strict=False):
+                forms.setdefault(key, {})[form] = None
+    return forms
+
+
+def _roots(
+    net: graph.Graph, forms: Mapping[str, Mapping[Form, None]]
+) -> Callable[[str, Form], Node]:
+    """Union of the nodes that must share a grid."""
+    parent: dict[Node, Node] = {}
+
+    def root(key: str, form: Form) -> Node:
+        node = (key, form)
+        while parent.get(node, node) != node:
+            node = parent[node]
+        return node
+
+    for op in net.operations:
+        for form in forms.get(op.output.key, {}):
+            joined: Form | None = form if isinstance(op, graph.Gather) else None
+            if isinstance(op, graph.Add) and form == "wide":
+                joined = "wide"
+            if joined is not None:
+                for key in op.inputs:
+                    parent[root(key, joined)] = root(op.output.key, joined)
+        if isinstance(op, graph.Add) and op.output.key in forms:
+            parent[root(op.inputs[1], "wide")] = root(op.inputs[0], "wide")
+    return root
+
+
+def _readers(net: graph.Graph) -> dict[str, list[graph.Operation]]:
+    readers: dict[str, list[graph.Operation]] = {}
+    for op in net.operations:
+        for key in op.inputs:
+            readers.setdefault(key, []).append(op)
+    return readers
+
+
+def _free_matrices(ops: list[graph.Operation]) -> bool:
+    return all(isinstance(op, graph.Linear) and op.grid_values is None for op in ops)
+
+
+def _grid(
+    net: graph.Graph,
+    nodes: list[Node],
+    forms: Mapping[str, Mapping[Form, None]],
+    readers: Mapping[str, list[graph.Operation]],
+    samples: Mapping[str, FloatArray],
+    widths: Widths,
+) -> Grid:
+    form = nodes[0][1]
+    seen = np.concatenate([samples[key].ravel() for key, _ in nodes])
+    if form == "wide":
+        return grids.widest(seen, widths.wide, 1.25)
+    if form == "output":
+        return grids.widest(seen, widths.output, 1.5)
+    bits = {"narrow": widths.narrow, "score": widths.score, "table": widths.table}[form]
+    key = nodes[0][0]
+    alone = len(nodes) == 1 and len(forms[key]) == 1
+    producer = next((op for op in net.operations if op.output.key == key), None)
+    readers_of = readers.get(key, [])
+    if alone and form == "table" and isinstance(producer, graph.Linear):
+        functions = [op.function for op in readers_of if isinstance(op, graph.Unary)]
+        if len(functions) == 1:
+            return grids.shifted(seen, bits, lambda x: expressions.evaluate(functions[0], x))
+    if alone and isinstance(producer, graph.Unary) and form == "narrow":
+        if all(isinstance(op, graph.Linear) for op in readers_of):
+            return grids.shifted(seen, bits)
+    return grids.symmetric(seen, bits)
