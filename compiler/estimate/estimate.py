@@ -1,0 +1,116 @@
+"""The estimate of one design under one scenario: all numbers, tables beside them, the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hwcompile.compiler.estimate import nodes
+from hwcompile.compiler.estimate.decision import Swing, Verdict, decide, learned_values, swings
+from hwcompile.compiler.estimate.die import grid_dies
+from hwcompile.compiler.estimate.facts import DesignFacts
+from hwcompile.compiler.estimate.ledger import Ledger, Quantity
+from hwcompile.compiler.estimate.scenario import Scenario
+from hwcompile.compiler.estimate.service import record_service
+from hwcompile.compiler.estimate.shuttle import Route, cheapest, routes
+from hwcompile.compiler.estimate.silicon import Tables, record_silicon
+from hwcompile.compiler.estimate.yields import MODELS
+
+NPV = "value.npv_usd"
+SWINGS_SHOWN = 8
+LEARNED_DRAWS = 250
+
+
+@dataclass(frozen=True, slots=True)
+class NodePoint:
+    """The design projected to a node: die, cost at volume, NRE."""
+
+    node_nm: str
+    die_mm2: float
+    die_usd: float
+    chip_usd: float
+    nre_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class WaferMap:
+    """Exact placement of whole dies, lower left corners in mm from the centre of the wafer."""
+
+    side_mm: float
+    diameter_mm: float
+    edge_mm: float
+    count: int
+    formula_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """``quantities`` in order of derivation; ``node`` is the key of the node table in use."""
+
+    facts: DesignFacts
+    scenario: Scenario
+    node: str
+    draws: int
+    quantities: tuple[Quantity, ...]
+    verdict: Verdict
+    swings: tuple[Swing, ...]
+    routes: tuple[Route, ...]
+    yields: tuple[tuple[str, float], ...]
+    sweep: tuple[NodePoint, ...]
+    wafer: WaferMap
+
+    def by_name(self) -> dict[str, Quantity]:
+        """Quantities by name, for :func:`hwcompile.compiler.estimate.explain.explain`."""
+        return {q.name: q for q in self.quantities}
+
+
+def estimate(facts: DesignFacts, scenario: Scenario, tables: Tables, draws: int = 1000) -> Estimate:
+    """Estimate a design. Deterministic: the draws are seeded by the names of the inputs."""
+    node = nodes.nearest(tables["nodes"], facts.node_nm)
+    ledger = Ledger(draws)
+    record_silicon(ledger, facts, tables, node)
+    record_service(ledger, facts, scenario, tables)
+    found = routes(facts, tables)
+    route = cheapest(found)
+    verdict = decide(
+        ledger.samples(NPV),
+        learned_values(ledger, NPV, LEARNED_DRAWS),
+        ledger.mid("scenario.loss_cap_usd"),
+        ledger.mid("scenario.required_probability"),
+        route.mid_usd if route else None,
+    )
+    defects = ledger.mid("yield.defects")
+    return Estimate(
+        facts,
+        scenario,
+        node,
+        draws,
+        _used(ledger),
+        verdict,
+        swings(ledger, NPV, SWINGS_SHOWN),
+        found,
+        tuple((name, model(defects)) for name, model in MODELS.items()),
+        tuple(_point(facts, tables, key) for key in tables["nodes"].sections()),
+        _wafer_map(ledger),
+    )
+
+
+def _used(ledger: Ledger) -> tuple[Quantity, ...]:
+    """All but the given numbers that nothing rests on; those of the scenario stay."""
+    inputs = {key for quantity in ledger for _, key in quantity.inputs}
+    return tuple(
+        q for q in ledger if q.formula or q.name in inputs or q.name.startswith("scenario.")
+    )
+
+
+def _point(facts: DesignFacts, tables: Tables, node: str) -> NodePoint:
+    ledger = Ledger(draws=1)
+    record_silicon(ledger, facts, tables, node)
+    names = ("area.die_mm2", "cost.die_usd", "cost.chip_usd", "nre.total_usd")
+    return NodePoint(node, *(ledger.mid(name) for name in names))
+
+
+def _wafer_map(ledger: Ledger) -> WaferMap:
+    side = ledger.mid("area.die_mm2") ** 0.5
+    diameter, edge = ledger.mid("geometry.wafer_mm"), ledger.mid("geometry.edge_mm")
+    dies = grid_dies(side, side, diameter, ledger.mid("geometry.scribe_mm"), edge, offsets=4)
+    return WaferMap(side, diameter, edge, len(dies), round(ledger.mid("yield.gross_dies")))

@@ -1,0 +1,79 @@
+"""What the estimator must know of a design: plain numbers, from synthesis and the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+AreaBasis = Literal["synthesised", "modelled"]
+RespinScope = Literal["all", "metal", "via"]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupArea:
+    """Standard cells of one group (``weights``, ``attention``, ``norms``, ``control``, ...)."""
+
+    group: str
+    cell_area_um2: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """An on-chip memory. ``area_um2`` is None when no macro was sized; ``kind``: ``kv``, ``data``,
+    ``table``."""
+
+    name: str
+    kind: str
+    bits: int
+    area_um2: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DesignFacts:
+    """One design at one process node.
+
+    ``item`` is what a user counts: ``token``, or ``inference`` for a model that makes none.
+    ``cycles_per_item`` is the mean latency of one item of one sequence; ``slots`` sequences are in
+    flight. ``macs_per_item`` counts multiply-accumulates of the model, zeros included;
+    ``memory_bits_per_item`` the bits read and written in memories. ``respin_scope`` says which
+    masks a new set of weights changes. ``predictive`` names a cell library that no foundry
+    manufactures.
+    """
+
+    name: str
+    item: str
+    node_nm: float
+    library: str
+    predictive: bool
+    weights_total: int
+    weights_nonzero: int
+    groups: tuple[GroupArea, ...]
+    memories: tuple[Memory, ...]
+    area_basis: AreaBasis
+    critical_path_ns: float
+    clock_period_ns: float
+    cycles_per_item: float
+    macs_per_item: float
+    memory_bits_per_item: float
+    io_signals: int
+    slots: int = 1
+    context: int = 0
+    respin_scope: RespinScope = "all"
+
+    @property
+    def cell_area_um2(self) -> float:
+        """Standard cells of all groups."""
+        return sum(g.cell_area_um2 for g in self.groups)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> DesignFacts:
+        """The inverse of :meth:`to_json`."""
+        plain = dict(content)
+        plain["groups"] = tuple(GroupArea(**g) for g in plain["groups"])
+        plain["memories"] = tuple(Memory(**m) for m in plain["memories"])
+        return cls(**plain)

@@ -1,0 +1,413 @@
+"""From the facts of a design to its die, clock, power, unit cost and NRE, entered in a ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hwcompile.compiler.estimate import nodes
+from hwcompile.compiler.estimate.die import RETICLE_MM2
+from hwcompile.compiler.estimate.facts import DesignFacts
+from hwcompile.compiler.estimate.figures import Table, measured
+from hwcompile.compiler.estimate.ledger import Ledger
+
+Tables = Mapping[str, Table]
+
+DESIGN_LINES = ("architecture", "verification", "physical", "tools_ip")
+
+_AREA_SOURCE = {
+    "synthesised": "synthesis of this design onto the cells of {}",
+    "modelled": "area model of this design in the cells of {}",
+}
+
+
+def record_silicon(ledger: Ledger, facts: DesignFacts, tables: Tables, node: str) -> None:
+    """Everything about the chip itself, at the tabulated ``node``."""
+    give_section(ledger, "node", tables["nodes"], node)
+    give_section(ledger, "geometry", tables["geometry"])
+    _record_area(ledger, facts, tables["nodes"], node)
+    _record_yield(ledger)
+    _record_performance(ledger, facts)
+    _record_power(ledger, facts, tables["energy"], node)
+    _record_unit_cost(ledger, tables["packaging"])
+    _record_nre(ledger, facts, tables, node)
+
+
+def give_section(ledger: Ledger, group: str, table: Table, section: str = "") -> None:
+    """Enter the figures of a table, or of one section of it, as ``group.name``."""
+    prefix = f"{section}." if section else ""
+    for key, figure in table.figures.items():
+        if key.startswith(prefix):
+            ledger.give(f"{group}.{key.removeprefix(prefix)}", figure)
+
+
+def _record_area(ledger: Ledger, facts: DesignFacts, table: Table, node: str) -> None:
+    source = _AREA_SOURCE[facts.area_basis].format(facts.library)
+    origin = nodes.nearest(table, facts.node_nm)
+    unsized = sum(m.bits for m in facts.memories if m.area_um2 is None)
+    sized = sum(m.area_um2 or 0.0 for m in facts.memories)
+    spread = "synthesis_spread" if facts.area_basis == "synthesised" else "model_spread"
+    ledger.give("design.cells_um2", measured(facts.cell_area_um2, "um2", source))
+    ledger.give("design.memories_um2", measured(sized, "um2", source))
+    ledger.give("design.unsized_bits", measured(unsized, "bit", "the memories of this design"))
+    ledger.give("design.io_signals", measured(facts.io_signals, "signals", "ports of this design"))
+    ratio = _record_projection(ledger, table, origin) if origin != node else ()
+    scaled = " * cell_ratio" if ratio else ""
+    ledger.derive(
+        "area.cells_mm2",
+        "mm2",
+        f"cells_um2 * spread{scaled} / 1e6",
+        "design.cells_um2",
+        f"spread=geometry.{spread}",
+        *ratio,
+    )
+    ledger.derive(
+        "area.memory_mm2",
+        "mm2",
+        f"(memories_um2{scaled} + unsized_bits * sram_bit_um2 / memory_efficiency) / 1e6",
+        "design.memories_um2",
+        "design.unsized_bits",
+        "node.sram_bit_um2",
+        "geometry.memory_efficiency",
+        *ratio,
+        note="memories without a sized macro are taken as SRAM of this array efficiency",
+    )
+    ledger.derive(
+        "area.core_mm2",
+        "mm2",
+        "cells_mm2 / utilisation + memory_mm2",
+        "area.cells_mm2",
+        "geometry.utilisation",
+        "area.memory_mm2",
+    )
+    ledger.derive(
+        "area.dies",
+        "dies",
+        f"max(1, ceil(core_mm2 / ({RETICLE_MM2:g} * reticle_share)))",
+        "area.core_mm2",
+        "geometry.reticle_share",
+        note="dies that one copy of the model takes; an exposure field is 26 mm x 33 mm",
+    )
+    ledger.derive(
+        "area.die_mm2",
+        "mm2",
+        "die_area_mm2(core_mm2 / dies, io_signals * power_pads, pad_pitch_um, pad_ring_um)",
+        "area.core_mm2",
+        "area.dies",
+        "design.io_signals",
+        "geometry.power_pads",
+        "geometry.pad_pitch_um",
+        "geometry.pad_ring_um",
+        note="square; the core inside its pad ring, or as large as its pads need",
+    )
+
+
+def _record_projection(ledger: Ledger, table: Table, origin: str) -> tuple[str, ...]:
+    ledger.give("origin.nand2_um2", table[f"{origin}.nand2_um2"])
+    ledger.derive(
+        "area.cell_ratio",
+        "ratio",
+        "nand2_um2 / origin_um2 * projection_spread",
+        "node.nand2_um2",
+        "origin_um2=origin.nand2_um2",
+        "geometry.projection_spread",
+        note=f"the same cells at another node, by the area of a NAND2; from {origin} nm",
+    )
+    return ("area.cell_ratio",)
+
+
+def _record_yield(ledger: Ledger) -> None:
+    ledger.derive(
+        "yield.gross_dies",
+        "dies/wafer",
+        "dies_per_wafer(die_mm2, wafer_mm, scribe_mm, edge_mm)",
+        "area.die_mm2",
+        "geometry.wafer_mm",
+        "geometry.scribe_mm",
+        "geometry.edge_mm",
+        note="floor(pi d^2 / 4A - pi d / sqrt(2A)), d the usable diameter, A with scribe lines",
+    )
+    ledger.derive(
+        "yield.defects",
+        "defects/die",
+        "mean_defects(die_mm2, defects_per_cm2)",
+        "area.die_mm2",
+        "node.defects_per_cm2",
+    )
+    ledger.derive(
+        "yield.murphy",
+        "share",
+        "murphy(defects)",
+        "yield.defects",
+        note="((1 - e^-x) / x)^2; the yield that the cost uses",
+    )
+    ledger.derive(
+        "yield.negative_binomial",
+        "share",
+        "negative_binomial(defects, negative_binomial_alpha)",
+        "yield.defects",
+        "geometry.negative_binomial_alpha",
+        note="(1 + x / alpha)^-alpha",
+    )
+    ledger.derive(
+        "yield.good_dies",
+        "dies/wafer",
+        "gross_dies * murphy_yield",
+        "yield.gross_dies",
+        "murphy_yield=yield.murphy",
+    )
+
+
+def _record_performance(ledger: Ledger, facts: DesignFacts) -> None:
+    timing = f"static timing of this design with the delay model of {facts.library}"
+    schedule = "the static schedule of this design"
+    given = (
+        ("critical_path_ns", facts.critical_path_ns, "ns", timing),
+        ("clock_period_ns", facts.clock_period_ns, "ns", "the clock that was asked for"),
+        ("cycles_per_item", facts.cycles_per_item, "cycles", schedule),
+        ("slots", facts.slots, "sequences", schedule),
+        ("macs_per_item", facts.macs_per_item, "MAC", "the operations of this model"),
+        ("memory_bits_per_item", facts.memory_bits_per_item, "bit", schedule),
+        ("weights", facts.weights_total, "weights", "the model file"),
+    )
+    for name, value, unit, source in given:
+        ledger.give(f"design.{name}", measured(value, unit, source))
+    ledger.derive(
+        "performance.clock_hz",
+        "Hz",
+        "clock_hz(critical_path_ns * timing_spread, clock_period_ns)",
+        "design.critical_path_ns",
+        "geometry.timing_spread",
+        "design.clock_period_ns",
+        note="the clock asked for, or slower if the critical path needs it",
+    )
+    ledger.derive(
+        "performance.per_user_rate",
+        f"{facts.item}/s",
+        "per_user_rate(clock_hz, cycles_per_item)",
+        "performance.clock_hz",
+        "design.cycles_per_item",
+        note="basis: one user alone, batch 1",
+    )
+    ledger.derive(
+        "performance.chip_rate",
+        f"{facts.item}/s",
+        "aggregate_rate(per_user_rate, slots)",
+        "performance.per_user_rate",
+        "design.slots",
+        note="basis: aggregate of one chip, all its sequences in flight",
+    )
+
+
+def _record_power(ledger: Ledger, facts: DesignFacts, table: Table, node: str) -> None:
+    give_section(ledger, "energy", table)
+    source = "the node that the energies are scaled to"
+    ledger.give("node.nm", measured(float(node), "nm", source))
+    for name, formula, inputs in (
+        ("mac_pj", "int8_multiply_pj + int32_add_pj", ("int8_multiply_pj", "int32_add_pj")),
+        ("bit_pj", "sram_pj_per_bit", ("sram_pj_per_bit",)),
+    ):
+        ledger.derive(
+            f"power.{name}",
+            "pJ",
+            f"scaled_pj({formula}, nm, reference_nm, slope)",
+            *(f"energy.{key}" for key in inputs),
+            "node.nm",
+            "energy.reference_nm",
+            "energy.slope",
+        )
+    ledger.derive(
+        "power.arithmetic_w",
+        "W",
+        "arithmetic_j(macs_per_item, mac_pj, overhead) * chip_rate",
+        "design.macs_per_item",
+        "power.mac_pj",
+        "energy.overhead",
+        "performance.chip_rate",
+        note="every multiply-accumulate of the model, zeros included, times wires and control",
+    )
+    ledger.derive(
+        "power.memory_w",
+        "W",
+        "memory_j(memory_bits_per_item, bit_pj) * chip_rate",
+        "design.memory_bits_per_item",
+        "power.bit_pj",
+        "performance.chip_rate",
+    )
+    ledger.derive(
+        "power.clock_w",
+        "W",
+        "clock_w(cells_mm2, memory_mm2, clock_pj_per_mm2, clock_array_share, clock_hz)",
+        "area.cells_mm2",
+        "area.memory_mm2",
+        "energy.clock_pj_per_mm2",
+        "energy.clock_array_share",
+        "performance.clock_hz",
+    )
+    ledger.derive(
+        "power.leakage_w",
+        "W",
+        "leakage_w(cells_mm2, memory_mm2, leakage_w_per_mm2, leakage_w_per_mm2 * memory_share)",
+        "area.cells_mm2",
+        "area.memory_mm2",
+        "node.leakage_w_per_mm2",
+        "memory_share=energy.memory_leakage_share",
+    )
+    ledger.derive(
+        "power.chip_w",
+        "W",
+        "arithmetic_w + memory_w + clock_w + leakage_w",
+        "power.arithmetic_w",
+        "power.memory_w",
+        "power.clock_w",
+        "power.leakage_w",
+        note="at full load; a model on published anchors, not an analysis of the netlist",
+    )
+    ledger.derive(
+        "power.density_w_per_mm2",
+        "W/mm2",
+        "chip_w / (die_mm2 * dies)",
+        "power.chip_w",
+        "area.die_mm2",
+        "area.dies",
+    )
+    ledger.derive(
+        "power.energy_per_item_j",
+        f"J/{facts.item}",
+        "energy_j(chip_w, chip_rate)",
+        "power.chip_w",
+        "performance.chip_rate",
+    )
+
+
+def _record_unit_cost(ledger: Ledger, table: Table) -> None:
+    package = package_class(ledger.mid("area.die_mm2"), ledger.mid("power.chip_w"))
+    give_section(ledger, "package", table, package)
+    for section in ("tester", "lot", "card"):
+        give_section(ledger, section, table, section)
+    ledger.derive(
+        "cost.die_usd",
+        "USD",
+        "die_usd(wafer_usd, good_dies)",
+        "node.wafer_usd",
+        "yield.good_dies",
+        note="at volume: whole lots of wafers used up",
+    )
+    ledger.derive(
+        "cost.test_usd",
+        "USD",
+        "test_s * usd_per_s",
+        "package.test_s",
+        "tester.usd_per_s",
+    )
+    ledger.derive(
+        "cost.probe_usd",
+        "USD",
+        "test_usd * probe_share",
+        "cost.test_usd",
+        "tester.probe_share",
+    )
+    ledger.derive(
+        "cost.chip_usd",
+        "USD",
+        "unit_usd(die_cost, probe_usd, package_yield, package_usd, test_usd)",
+        "die_cost=cost.die_usd",
+        "cost.probe_usd",
+        "package_yield=package.yield",
+        "package_usd=package.usd",
+        "cost.test_usd",
+        note=f"one good, packaged and tested die at volume; package class {package}",
+    )
+    ledger.derive(
+        "cost.copy_usd",
+        "USD",
+        "chip_usd * dies",
+        "cost.chip_usd",
+        "area.dies",
+        note="the chips of one copy of the model",
+    )
+
+
+def package_class(die_mm2: float, power_w: float) -> str:
+    """The cheapest package that carries the die and its heat."""
+    if die_mm2 <= 50 and power_w <= 3:
+        return "qfn"
+    return "fcbga" if die_mm2 <= 400 and power_w <= 75 else "lidded"
+
+
+def _record_nre(ledger: Ledger, facts: DesignFacts, tables: Tables, node: str) -> None:
+    table = tables["masks"]
+    give_section(ledger, "masks", table)
+    ledger.derive(
+        "nre.size_share",
+        "share",
+        f"size_share(die_mm2, {RETICLE_MM2:g}, floor_share)",
+        "area.die_mm2",
+        "floor_share=masks.design.floor_share",
+        note="effort of a generated, regular design grows with its area, above a floor",
+    )
+    lines = []
+    for line in DESIGN_LINES:
+        name = f"nre.{line}_usd"
+        ledger.derive(
+            name,
+            "USD",
+            "full_usd * design_share * size_share",
+            f"full_usd=masks.design.{line}_usd",
+            "node.design_share",
+            "nre.size_share",
+        )
+        lines.append(name)
+    ledger.derive(
+        "nre.bring_up_usd",
+        "USD",
+        "probe_card_usd + qualification_usd * size_share",
+        "masks.bring_up.probe_card_usd",
+        "masks.bring_up.qualification_usd",
+        "nre.size_share",
+    )
+    ledger.derive(
+        "nre.mask_units",
+        "DUV masks",
+        "mask_units(duv_masks, euv_masks, euv_weight)",
+        "node.duv_masks",
+        "node.euv_masks",
+        "masks.euv_weight",
+    )
+    changed = (
+        ("changed=nre.mask_units",)
+        if facts.respin_scope == "all"
+        else (f"changed=masks.changed.{facts.respin_scope}",)
+    )
+    ledger.derive(
+        "nre.variable_masks_usd",
+        "USD",
+        "mask_share_usd(mask_set_usd, changed, mask_units) * dies",
+        "node.mask_set_usd",
+        *changed,
+        "nre.mask_units",
+        "area.dies",
+        note=f"masks that new weights change: {facts.respin_scope}; each die has its own",
+    )
+    ledger.derive(
+        "nre.shared_masks_usd",
+        "USD",
+        "max(0, mask_set_usd - variable_masks_usd / dies)",
+        "node.mask_set_usd",
+        "nre.variable_masks_usd",
+        "area.dies",
+        note="masks that all models of this frame share",
+    )
+    everything = ["nre.shared_masks_usd", "nre.variable_masks_usd", *lines, "nre.bring_up_usd"]
+    symbols = [name.rpartition(".")[2] for name in everything]
+    ledger.derive("nre.total_usd", "USD", " + ".join(symbols), *everything)
+    ledger.derive(
+        "nre.respin_usd",
+        "USD",
+        "variable_masks_usd + work_usd * design_share + wafers * wafer_usd",
+        "nre.variable_masks_usd",
+        "masks.respin.work_usd",
+        "node.design_share",
+        "lot.wafers",
+        "node.wafer_usd",
+        note="new weights: their masks, verification and tape-out, one lot",
+    )
