@@ -1,7 +1,7 @@
 """What the training scripts of the examples share: the loop and the export. Needs PyTorch.
 
-    pip install "hwcompile[train]"
-    python -m examples.dates.train
+pip install "hwcompile[train]"
+python -m examples.dates.train
 """
 
 from __future__ import annotations
