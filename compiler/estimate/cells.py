@@ -242,6 +242,15 @@ class CellLibrary:
         return self._single("buffer", 1, 0b10)
 
     @cached_property
+    def buffers(self) -> tuple[Cell, ...]:
+        """Buffers of every strength with known delay."""
+        return tuple(
+            cell
+            for cell in self._with_table(1, 0b10)
+            if all(output.intrinsic_ns for output in cell.outputs)
+        )
+
+    @cached_property
     def nand2(self) -> Cell:
         """The gate of one gate equivalent."""
         return self._single("two-input NAND", 2, 0b0111)
@@ -274,15 +283,18 @@ class CellLibrary:
         return min(found)[1:] if found else None
 
     def _single(self, what: str, arity: int, table: int) -> Cell:
-        found = [
+        found = self._with_table(arity, table)
+        if not found:
+            raise UsageError(f"the library {self.name!r} has no {what}")
+        return _smallest(found)
+
+    def _with_table(self, arity: int, table: int) -> list[Cell]:
+        return [
             cell
             for cell in self.cells.values()
             if len(cell.outputs) == 1 and len(cell.inputs) == arity and not cell.is_flip_flop
             if truth_table(parse_function(cell.outputs[0].function), tuple(cell.inputs)) == table
         ]
-        if not found:
-            raise UsageError(f"the library {self.name!r} has no {what}")
-        return _smallest(found)
 
     def _adder(self, arity: int, sums: int, carries: int) -> Adder | None:
         found: list[tuple[float, str, Adder]] = []

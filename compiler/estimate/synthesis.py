@@ -14,7 +14,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import re
 import shutil
 import sys
@@ -353,17 +352,13 @@ def _map(job: _Job, root: Path, limits: _Limits) -> tuple[Path, bool]:
             log_file=work / "synthesis.log",
             cancelled=limits.cancelled.is_set,
         )
-        with (
-            (work / "netlist.json").open("rb") as plain,
-            (work / "netlist.json.gz").open("wb") as out,
-        ):
-            with gzip.GzipFile("", "wb", 1, out, mtime=0) as packed:
-                shutil.copyfileobj(plain, packed)
+        plain = (work / "netlist.json").read_bytes()
+        (work / "netlist.json.gz").write_bytes(gzip.compress(plain, 1, mtime=0))
         for name in (*job.files, "netlist.json"):
             (work / name).unlink()
         # Another process may have been faster; its result is the same.
         with suppress(OSError):
-            os.rename(work, folder)
+            work.rename(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder, False
