@@ -52,6 +52,7 @@ def export(
     example: tuple[Tensor, ...],
     inputs: Sequence[str],
     path: Path,
+    outputs: Sequence[str] = ("logits",),
 ) -> None:
     """Write an ONNX file without a trace of the machine it was written on, and check it."""
     model.eval()
@@ -61,7 +62,7 @@ def export(
         dynamo=True,
         opset_version=18,
         input_names=list(inputs),
-        output_names=["logits"],
+        output_names=list(outputs),
         external_data=False,
         verbose=False,
     )
@@ -71,10 +72,12 @@ def export(
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
     with torch.no_grad():
-        expected = model(*example).numpy()
+        made = model(*example)
+    expected = made if isinstance(made, tuple) else (made,)
     feeds = {name: value.numpy() for name, value in zip(inputs, example, strict=True)}
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    np.testing.assert_allclose(session.run(None, feeds)[0], expected, atol=2e-4)
+    for got, want in zip(session.run(None, feeds), expected, strict=True):
+        np.testing.assert_allclose(got, want.numpy(), atol=2e-4)
     print(f"{path.name}: {path.stat().st_size} bytes, {count_weights(model)} weights")
 
 
