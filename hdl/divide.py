@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 class Divide(wiring.Component):
     """``quotient = floor(remainder * 2^final / divisor)`` where ``remainder < 2 * divisor``.
 
-    Valid with ``done`` (one cycle, ``latency(final)`` after ``start``) and until the next ``start``.
+    Valid with ``done`` (one cycle, ``latency(final)`` after ``start``) until the next ``start``.
     A divisor of 0 gives some quotient, and still ends.
 
     Args:
@@ -47,7 +47,7 @@ class Divide(wiring.Component):
         m.d.comb += [difference.eq(left - self.divisor), fits.eq(~difference[-1])]
         m.d.sync += self.done.eq(active & (step == self.final))
         with m.If(self.start):
-            m.d.sync += [active.eq(1), step.eq(0), left.eq(self.remainder)]
+            m.d.sync += [active.eq(1), step.eq(0), left.eq(self.remainder), self.quotient.eq(0)]
         with m.Elif(active):
             m.d.sync += [
                 left.eq(Cat(0, Mux(fits, difference[: self.bits], left[: self.bits]))),

@@ -67,6 +67,10 @@ class Pipeline:
     def __getitem__(self, name: str) -> Value:
         return self._control[name]
 
+    def attach(self, **control: ValueLike) -> None:
+        """Add control bits to the present stage."""
+        self._control |= {name: Value.cast(bit) for name, bit in control.items()}
+
     def step(self, data: ValueLike, shape: Shape, name: str) -> Signal:
         """Register ``data`` (shape as proven by the caller) and every control bit."""
         register = Signal(shape, name=name, reset_less=True)

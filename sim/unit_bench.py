@@ -26,6 +26,8 @@ from cocotb.triggers import ReadOnly, RisingEdge, Timer
 from hwcompile.compiler.ir import operations
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.program import IntArray
+from hwcompile.hdl.attend import AttendUnit
+from hwcompile.hdl.memory import ram_verilog
 from hwcompile.hdl.unit import Task, Unit
 
 Simulator = Literal["verilator", "icarus"]
@@ -133,6 +135,32 @@ def _row_operands(
     return places, [], []
 
 
+def _attend_operands(
+    unit: Unit, task: Task, inputs: Sequence[IntArray], bases: list[int], row: int
+) -> _Operands:
+    assert isinstance(unit, AttendUnit) and isinstance(task.operation, ir.Attend)
+    q, k, v = inputs[:3]
+    heads, first = task.operation.kv_heads, 3
+    operands = {"a": bases[0] + row * q.shape[1], "b": first}
+    if len(bases) > 3:
+        operands["c"] = bases[3]
+    elif "c" in unit.operands:
+        operands["c"] = 0
+    return (
+        operands,
+        _words(k, heads, unit.key_bits, first),
+        _words(v, heads, unit.value_bits, first),
+    )
+
+
+def _words(x: IntArray, heads: int, bits: int, first: int) -> list[int]:
+    """``first`` words of ones, then each row's heads, elements side by side."""
+    size = x.shape[1] // heads
+    mask = (1 << bits) - 1
+    words = [sum((int(e) & mask) << bits * i for i, e in enumerate(h)) for h in x.reshape(-1, size)]
+    return [(1 << bits * size) - 1] * first + words
+
+
 _OPERANDS: dict[type[ir.Operation], Callable[..., _Operands]] = {
     ir.Embed: _row_operands,
     ir.Rows: _row_operands,
@@ -142,6 +170,7 @@ _OPERANDS: dict[type[ir.Operation], Callable[..., _Operands]] = {
     ir.Multiply: _row_operands,
     ir.Normalise: _row_operands,
     ir.Rotate: _row_operands,
+    ir.Attend: _attend_operands,
 }
 
 
@@ -215,6 +244,9 @@ def run_cases(
 
     simulator = simulator or quick_simulator()
     files = list(sources) if sources else [unit_verilog(unit, "unit", folder)]
+    if isinstance(unit, AttendUnit):
+        files.append(folder / "scores.v")
+        files[-1].write_text(ram_verilog(unit.score_words, unit.score_bits))
     cases_file, result_file = folder / "cases.json", folder / "result.json"
     cases_file.write_text(json.dumps([asdict(case) for case in made]))
     result_file.unlink(missing_ok=True)

@@ -1,0 +1,463 @@
+"""Attention of one row over the stored keys.
+
+Operands a (q), b (key and value words), c (flags), d, row.
+
+For each head: load the query; stream the keys through one multiplier a lane, keep the scores and
+their maximum; stream the scores back through the exponential table beside the value words, and add
+up; invert the sum bit by bit; scale and write the head. While a head is written, the next query is
+loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Shape
+from amaranth.lib.wiring import In, Out
+
+from hwcompile.compiler.ir import program as ir
+from hwcompile.hdl import intervals
+from hwcompile.hdl.divide import Divide
+from hwcompile.hdl.fixed_point import Rounding, saturated_by
+from hwcompile.hdl.intervals import Interval
+from hwcompile.hdl.memory import Ram
+from hwcompile.hdl.tables import choose, distinct, rom, shape_of
+from hwcompile.hdl.unit import (
+    Operand,
+    Pipeline,
+    Scan,
+    Task,
+    Unit,
+    Widths,
+    element_shape,
+    pointer,
+    scan,
+)
+
+FAN_IN = 4
+"""Terms an adder tree adds between two registers."""
+WEIGH_STAGES = 7
+"""Score, distance, capped, scaled, index, weight, sum of weights."""
+OUTPUT_STAGES = 2
+"""Product, write."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What one Attend asks of the unit."""
+
+    op: ir.Attend
+    q: ir.Value
+    k: ir.Value
+    v: ir.Value
+    flagged: bool
+
+    @property
+    def size(self) -> int:
+        return self.q.cols // self.op.heads
+
+    @property
+    def value_size(self) -> int:
+        return self.v.cols // self.op.kv_heads
+
+    @property
+    def group(self) -> int:
+        return self.op.heads // self.op.kv_heads
+
+    @property
+    def score(self) -> Interval:
+        product = intervals.times(intervals.of(self.q), intervals.of(self.k))
+        return _with_zero(intervals.times(product, self.size))
+
+    @property
+    def cap(self) -> int:
+        """A distance from which on every weight is the table's last (or the greatest distance)."""
+        op, most = self.op, self.score[1] - self.score[0]
+        last = len(op.exp_table) - 1
+        wanted = (last << op.shift) - (1 << op.shift >> 1) if op.shift > 0 else last
+        step = op.multiplier if op.shift > 0 else op.multiplier << -op.shift
+        return min(most, max(-(-wanted // step), 0)) if step > 0 else most
+
+    @property
+    def weight_sum(self) -> int:
+        return self.k.rows * int(self.op.exp_table[0])
+
+    @property
+    def accumulator(self) -> Interval:
+        return _with_zero(intervals.times(intervals.of(self.v), self.weight_sum))
+
+    @property
+    def known_bits(self) -> int:
+        """2^known_bits <= D, as the top key has the table's first weight."""
+        return min(int(self.op.exp_table[0]).bit_length() - 1, self.op.reciprocal_bits)
+
+    @property
+    def final_bit(self) -> int:
+        """Quotient bits of the reciprocal, less one."""
+        return self.op.reciprocal_bits - self.known_bits
+
+
+class AttendUnit(Unit):
+    """See :class:`hwcompile.compiler.ir.program.Attend`.
+
+    ``key_data``/``value_data`` hold ``lanes`` elements of ``key_bits``/``value_bits`` side by side.
+    """
+
+    if TYPE_CHECKING:
+        key_addr: Signal
+        key_data: Signal
+        value_addr: Signal
+        value_data: Signal
+
+    def __init__(self, tasks: Sequence[Task], widths: Widths) -> None:
+        self._tasks = [_task(task) for task in tasks]
+        self.lanes = max(t.size for t in self._tasks)
+        self.value_lanes = max(t.value_size for t in self._tasks)
+        self.key_bits = max(t.k.bits for t in self._tasks)
+        self.value_bits = max(t.v.bits for t in self._tasks)
+        self.score_words = max(*(t.k.rows for t in self._tasks), 2)
+        operands: list[Operand] = ["a", "b", "d"]
+        if any(t.flagged for t in self._tasks):
+            operands.insert(2, "c")
+        if any(t.op.causal for t in self._tasks):
+            operands.append("row")
+        super().__init__(
+            tasks,
+            widths,
+            operands,
+            operand_bits={"b": widths.key_address},
+            extra={
+                "key_addr": Out(widths.key_address),
+                "key_data": In(self.lanes * self.key_bits),
+                "value_addr": Out(widths.key_address),
+                "value_data": In(self.value_lanes * self.value_bits),
+            },
+        )
+
+    @property
+    def score_shape(self) -> Shape:
+        """Of a score."""
+        return shape_of(*intervals.hull(t.score for t in self._tasks))
+
+    @property
+    def score_bits(self) -> int:
+        """A word of the score memory: the score, and whether the key is visible."""
+        return int(self.score_shape.width) + 1
+
+    def cycles(self, select: int, row: int = 0) -> int:
+        """Start; for each head query, keys, scores, weights and reciprocal; the last output."""
+        t = self._tasks[select]
+        keys = row + 1 if t.op.causal else t.k.rows
+        scores = t.size + keys + 2 + _tree_stages(self.lanes)
+        weights = keys + WEIGH_STAGES
+        head = scores + weights + Divide.latency(t.final_bit)
+        waits = 0 if self._overlaps else (t.op.heads - 1) * t.value_size
+        return 1 + t.op.heads * head + waits + t.value_size + OUTPUT_STAGES
+
+    @property
+    def _overlaps(self) -> bool:
+        """Whether a head is always written before the next head's sums begin."""
+        return all(
+            t.value_size <= t.size + 2 + _tree_stages(self.lanes) + WEIGH_STAGES
+            for t in self._tasks
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        begin, closed = Signal(name="head_begin"), Signal(name="head_closed")
+        output = scan(
+            m, closed, self._pick(m, "final_column", lambda t: t.value_size - 1), "output"
+        )
+        base, final_head = self._heads(m, begin, closed, output.last)
+
+        final_key = self._final_key(m)
+        query_read = scan(m, begin, self._pick(m, "final_query", lambda t: t.size - 1), "query")
+        key_read = scan(m, query_read.last, final_key, "key")
+        self._read_ports(m, query_read, key_read, base)
+        query = self._query(m, begin, query_read)
+        score_pipe, score = self._scores(m, key_read, query)
+        scores_end = Signal()
+        m.d.comb += scores_end.eq(score_pipe["valid"] & score_pipe["last"])
+
+        weigh = scan(m, scores_end, final_key, "weigh")
+        top = self._top(m, query_read.last, score_pipe, score)
+        pipe, distance = self._distances(m, query_read.last, score_pipe, score, weigh, top)
+        index = self._indices(m, pipe, distance)
+        self._read_values(m, pipe, scores_end, base)
+        weight = self._weights(m, pipe, index)
+        total, sums = self._accumulate(m, pipe, weight, scores_end, output.active)
+
+        m.submodules.reciprocal = reciprocal = Divide(
+            len(total), max(t.final_bit for t in self._tasks) + 1
+        )
+        m.d.comb += [
+            reciprocal.start.eq(pipe["valid"] & pipe["last"]),
+            reciprocal.divisor.eq(total),
+            reciprocal.remainder.eq(self._pick(m, "first", lambda t: 1 << t.known_bits)),
+            reciprocal.final.eq(self._pick(m, "final_bit", lambda t: t.final_bit)),
+            closed.eq(reciprocal.done),
+        ]
+        self._output(m, output, final_head, sums[0], reciprocal.quotient)
+        return m
+
+    def _pick(self, m: Module, name: str, of: Callable[[_Task], int]) -> Value:
+        return self.pick(m, [of(t) for t in self._tasks], name)
+
+    def _final_key(self, m: Module) -> Value:
+        """Index of the last key the row may see."""
+        final = self._pick(m, "final_key", lambda t: t.k.rows - 1)
+        if "row" not in self.operands:
+            return final
+        is_causal = self._pick(m, "is_causal", lambda t: int(t.op.causal))
+        return Mux(is_causal, self.row, final)[: (self.score_words - 1).bit_length()]
+
+    def _heads(
+        self, m: Module, begin: Signal, closed: Signal, written: Signal
+    ) -> tuple[Signal, Signal]:
+        """Drive ``begin``. Returns the head's first word, and whether the head in output is the
+        row's last."""
+        final = self._pick(m, "final_head", lambda t: t.op.heads - 1)
+        head = Signal(range(max(*(t.op.heads for t in self._tasks), 2)))
+        member = Signal(range(max(*(t.group for t in self._tasks), 2)))
+        base = Signal(self.b.shape(), name="word_base", reset_less=True)
+        is_final, outputs_final = Signal(), Signal()
+        more = Signal()
+        m.d.comb += [
+            is_final.eq(head == final),
+            more.eq(closed & ~is_final if self._overlaps else written & ~outputs_final),
+            begin.eq(self.start | more),
+        ]
+        with m.If(closed):
+            m.d.sync += outputs_final.eq(is_final)
+        with m.If(self.start):
+            m.d.sync += [head.eq(0), member.eq(0), base.eq(self.b)]
+        with m.Elif(more):
+            m.d.sync += [head.eq(head + 1), member.eq(member + 1)]
+            with m.If(member == self._pick(m, "final_member", lambda t: t.group - 1)):
+                m.d.sync += [member.eq(0), base.eq(base + 1)]
+        return base, outputs_final
+
+    def _read_ports(self, m: Module, query: Scan, key: Scan, base: Signal) -> None:
+        """Addresses of the query's elements, then of the key words and the key flags."""
+        stride = self._pick(m, "key_stride", lambda t: t.op.kv_heads)
+        m.d.comb += self.key_addr.eq(pointer(m, query.last, base, key.active, "key_source", stride))
+        element = pointer(m, self.start, self.a, query.active, "query_source")
+        if "c" not in self.operands:
+            m.d.comb += [self.read_en.eq(query.active), self.read_addr.eq(element)]
+            return
+        flag = pointer(m, query.last, self.c, key.active, "flag_source")
+        is_flagged = self._pick(m, "reads_flags", lambda t: int(t.flagged))
+        m.d.comb += [
+            self.read_en.eq(query.active | (key.active & is_flagged)),
+            self.read_addr.eq(Mux(query.active, element, flag)),
+        ]
+
+    def _query(self, m: Module, begin: Signal, read: Scan) -> list[Signal]:
+        """The query's elements, a register a lane; lanes past the head's size are 0."""
+        shape = element_shape(t.q for t in self._tasks)
+        arrived = Signal(name="query_arrived")
+        lane = Signal(read.index.shape(), name="query_lane", reset_less=True)
+        m.d.sync += [arrived.eq(read.active), lane.eq(read.index)]
+        query = [Signal(shape, name=f"query_{i}", reset_less=True) for i in range(self.lanes)]
+        for i, element in enumerate(query):
+            if any(i >= t.size for t in self._tasks):
+                with m.If(begin):
+                    m.d.sync += element.eq(0)
+            with m.If(arrived & (lane == i)):
+                m.d.sync += element.eq(self.read_data)
+        return query
+
+    def _scores(self, m: Module, read: Scan, query: list[Signal]) -> tuple[Pipeline, Signal]:
+        """``q . k`` of each key, and whether the key is ``visible``."""
+        pipe = Pipeline(m, valid=read.active, last=read.last)
+        pipe.wait("key_arrived")
+        if "c" in self.operands:
+            is_flagged = self._pick(m, "is_flagged", lambda t: int(t.flagged))
+            pipe.attach(visible=~is_flagged | self.read_data.any())
+        else:
+            pipe.attach(visible=Const(1))
+        key_shape = element_shape(t.k for t in self._tasks)
+        product = intervals.times(
+            intervals.hull(intervals.of(t.q) for t in self._tasks),
+            intervals.hull(intervals.of(t.k) for t in self._tasks),
+        )
+        products = []
+        for i, element in enumerate(query):
+            key = Signal(key_shape, name=f"key_{i}")
+            scaled = Signal(shape_of(*product), name=f"key_product_{i}", reset_less=True)
+            m.d.comb += key.eq(self.key_data[i * self.key_bits : (i + 1) * self.key_bits])
+            m.d.sync += scaled.eq(element * key)
+            products.append(scaled)
+        pipe.wait("key_product")
+        for stage in range(_tree_stages(self.lanes)):
+            reach = intervals.times(product, min(FAN_IN ** (stage + 1), self.lanes))
+            groups = [products[i : i + FAN_IN] for i in range(0, len(products), FAN_IN)]
+            products = []
+            for i, group in enumerate(groups):
+                name = f"part_{stage}_{i}"
+                part = Signal(shape_of(*_with_zero(reach)), name=name, reset_less=True)
+                m.d.sync += part.eq(sum(group[1:], group[0]))
+                products.append(part)
+            pipe.wait(f"part_{stage}")
+        score = Signal(self.score_shape, name="score")
+        m.d.comb += score.eq(products[0])
+        return pipe, score
+
+    def _top(self, m: Module, clear: Signal, pipe: Pipeline, score: Signal) -> Signal:
+        """The greatest score of a visible key."""
+        least = min(t.score[0] for t in self._tasks)
+        top = Signal(self.score_shape, name="top", reset_less=True)
+        with m.If(clear):
+            m.d.sync += top.eq(least)
+        with m.Elif(pipe["valid"] & pipe["visible"] & (score > top)):
+            m.d.sync += top.eq(score)
+        return top
+
+    def _distances(
+        self, m: Module, clear: Signal, scores: Pipeline, score: Signal, weigh: Scan, top: Signal
+    ) -> tuple[Pipeline, Signal]:
+        """Keep each score, and give it back as its distance from the top."""
+        m.submodules.scores = ram = Ram(self.score_words, self.score_bits)
+        place = pointer(m, clear, Const(0, len(ram.waddr)), scores["valid"], "score_place")
+        m.d.comb += [
+            ram.we.eq(scores["valid"]),
+            ram.waddr.eq(place),
+            ram.wdata.eq(Cat(score, scores["visible"])),
+            ram.re.eq(weigh.active),
+            ram.raddr.eq(weigh.index),
+        ]
+        pipe = Pipeline(m, valid=weigh.active, last=weigh.last)
+        pipe.wait("kept")
+        pipe.attach(visible=ram.rdata[-1])
+        kept = Signal(self.score_shape)
+        m.d.comb += kept.eq(ram.rdata[:-1])
+        low, high = intervals.hull(t.score for t in self._tasks)
+        return pipe, pipe.step(top - kept, shape_of(0, high - low), "distance")
+
+    def _indices(self, m: Module, pipe: Pipeline, distance: Signal) -> Signal:
+        """``min(round_shift(distance * multiplier, shift), len(exp_table) - 1)``."""
+        rounding = Rounding(tuple(t.op.shift for t in self._tasks))
+        caps = [t.cap for t in self._tasks]
+        cap = self.pick(m, caps, "cap")
+        capped = pipe.step(Mux(distance > cap, cap, distance), shape_of(0, max(caps)), "capped")
+        multiplier = self._pick(m, "multiplier", lambda t: t.op.multiplier)
+        most = [
+            (t.cap * t.op.multiplier << rounding.left) + half
+            for t, half in zip(self._tasks, rounding.halves(), strict=True)
+        ]
+        half = rounding.half(m, self.select, "distance_half")
+        scaled = pipe.step(
+            ((capped * multiplier) << rounding.left) + half,
+            shape_of(0, max(most)),
+            "distance_scaled",
+        )
+        exact = Signal(
+            shape_of(
+                0, max(x >> s + rounding.left for x, s in zip(most, rounding.shifts, strict=True))
+            ),
+            name="exact_index",
+        )
+        m.d.comb += exact.eq(rounding.shift(m, self.select, scaled, "distance_shift"))
+        lasts = [len(t.op.exp_table) - 1 for t in self._tasks]
+        last = self.pick(m, lasts, "last_index")
+        return pipe.step(Mux(exact > last, last, exact), shape_of(0, max(lasts)), "index")
+
+    def _read_values(self, m: Module, pipe: Pipeline, clear: Signal, base: Signal) -> None:
+        """Address the value word that is to meet the weight of the present index."""
+        stride = self._pick(m, "value_stride", lambda t: t.op.kv_heads)
+        m.d.comb += self.value_addr.eq(
+            pointer(m, clear, base, pipe["valid"], "value_source", stride)
+        )
+
+    def _weights(self, m: Module, pipe: Pipeline, index: Signal) -> Signal:
+        """``exp_table[index]``, 0 for a key that is not visible."""
+        tables, places = distinct([t.op.exp_table for t in self._tasks])
+        words = [rom(m, index, table, f"exp_{i}") for i, table in enumerate(tables)]
+        pipe.wait("weight")
+        word = choose(m, self.select, [words[i] for i in places], "exp")
+        weight = Signal(word.shape(), name="weight")
+        m.d.comb += weight.eq(Mux(pipe["visible"], word, 0))
+        return weight
+
+    def _accumulate(
+        self, m: Module, pipe: Pipeline, weight: Signal, clear: Signal, shift: Signal
+    ) -> tuple[Signal, list[Signal]]:
+        """Sum of weights, and of weights times values for each lane.
+
+        The lanes are a shift register towards lane 0 while a head is written, which also clears
+        them for the next.
+        """
+        total = Signal(range(max(t.weight_sum for t in self._tasks) + 1), reset_less=True)
+        with m.If(clear):
+            m.d.sync += total.eq(0)
+        with m.Elif(pipe["valid"]):
+            m.d.sync += total.eq(total + weight)
+        reach = intervals.hull(t.accumulator for t in self._tasks)
+        v = intervals.hull(intervals.of(t.v) for t in self._tasks)
+        product = intervals.times(v, (0, (1 << len(weight)) - 1))
+        shape = element_shape(t.v for t in self._tasks)
+        sums = [Signal(shape_of(*reach), name=f"sux{i}") for i in range(self.value_lanes)]
+        products = []
+        for i in range(self.value_lanes):
+            value = Signal(shape, name=f"value_{i}")
+            used = self.pick(m, [int(i < t.value_size) for t in self._tasks], f"uses_{i}")
+            word = self.value_data[i * self.value_bits : (i + 1) * self.value_bits]
+            m.d.comb += value.eq(Mux(used, word, 0))
+            scaled = Signal(shape_of(*product), name=f"value_product_{i}", reset_less=True)
+            m.d.sync += scaled.eq(value * weight)
+            products.append(scaled)
+        pipe.wait("weighted")
+        for i, part in enumerate(sums):
+            with m.If(shift):
+                m.d.sync += part.eq(sums[i + 1] if i + 1 < len(sums) else 0)
+            with m.Elif(pipe["valid"]):
+                m.d.sync += part.eq(part + products[i])
+        return total, sums
+
+    def _output(
+        self, m: Module, output: Scan, final_head: Signal, part: Signal, reciprocal: Signal
+    ) -> None:
+        """``saturate(round_shift(A_j * reciprocal, output_shift), bits)``."""
+        rounding = Rounding(tuple(t.op.output_shift for t in self._tasks))
+        pipe = Pipeline(m, valid=output.active, last=output.last & final_head)
+        # A_j <= D * max|v| and D * reciprocal <= 2^reciprocal_bits.
+        exact = [
+            intervals.times(_with_zero(intervals.of(t.v)), 1 << t.op.reciprocal_bits)
+            for t in self._tasks
+        ]
+        raised = [
+            intervals.plus(intervals.times(x, 1 << rounding.left), (0, half))
+            for x, half in zip(exact, rounding.halves(), strict=True)
+        ]
+        half = rounding.half(m, self.select, "output_half")
+        scaled = pipe.step(
+            ((part * reciprocal) << rounding.left) + half,
+            shape_of(*intervals.hull(raised)),
+            "scaled",
+        )
+        shifted = rounding.shift(m, self.select, scaled, "output_shift")
+        bits = [t.op.output.bits for t in self._tasks]
+        results = [intervals.rounded(x, s) for x, s in zip(exact, rounding.shifts, strict=True)]
+        self.write(m, pipe, saturated_by(m, self.select, shifted, bits, results, "result"))
+
+
+def _task(task: Task) -> _Task:
+    op = task.operation
+    assert isinstance(op, ir.Attend)
+    q, k, v = task.inputs[:3]
+    return _Task(op, q, k, v, len(task.inputs) > 3)
+
+
+def _with_zero(x: Interval) -> Interval:
+    return min(x[0], 0), max(x[1], 0)
+
+
+def _tree_stages(terms: int) -> int:
+    """Registers of an adder tree."""
+    stages = 0
+    while terms > 1:
+        terms, stages = -(-terms // FAN_IN), stages + 1
+    return stages
