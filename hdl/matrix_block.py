@@ -10,12 +10,15 @@ but the phase itself crosses the block.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
 from hwcompile.compiler.ir.weight_logic import BoolArray, IntArray, Stage, WeightBlock
 
 DECODER_INPUTS = 16
+WORD = 64
+"""Longest vector: one machine word, which simulators handle fastest."""
 
 _WIDTH = 100
 
@@ -94,13 +97,8 @@ class _Wires:
         self.names: list[str] = []
         self.firsts: list[int] = []
         self.widths: list[int] = []
-        if block.phases > 1:
-            trees = block.tap_tree[block.leaf_tap]
-            for g in np.unique(trees):
-                first, end = np.searchsorted(trees, [g, g + 1])
-                self.add(f"leaf{g}", int(first), int(end - first))
-        else:
-            self.add("leaf", 0, len(block.leaf_tap))
+        for first, end in _leaf_vectors(block):
+            self.add(f"leaf{first}", first, end - first)
         start = block.feedback_start
         for g in range(block.trees):
             self.add(f"back{g}", int(start[g]), int(start[g + 1] - start[g]))
@@ -119,92 +117,107 @@ class _Wires:
     def expression(self, bits: IntArray) -> str:
         """A vector of bits (element 0 lowest) as a concatenation of the fewest slices."""
         holder = np.searchsorted(self._starts, bits, side="right") - 1
-        breaks = np.flatnonzero((np.diff(bits) != 1) | (np.diff(holder) != 0)) + 1
-        edges = [0, *breaks.tolist(), len(bits)]
         pieces = []
-        for a, b in zip(edges[:-1], edges[1:], strict=True):
-            v = int(holder[a])
-            first = int(bits[a]) - self.firsts[v]
-            pieces.append(_slice(self.names[v], self.widths[v], first, b - a))
+        at = 0
+        for first, count in _runs(bits, holder):
+            v = int(holder[at])
+            pieces.append(_slice(self.names[v], self.widths[v], first - self.firsts[v], count))
+            at += count
         return _concat(pieces)
 
 
 # --- leaves ---------------------------------------------------------------------------------------
 
 
+def _leaf_vectors(block: WeightBlock) -> list[tuple[int, int]]:
+    """Ranges of leaves that form a vector: neighbours with rising taps, at most WORD."""
+    return _ranges(np.diff(block.leaf_tap) <= 0, len(block.leaf_tap))
+
+
+def _ranges(breaks: BoolArray, count: int) -> list[tuple[int, int]]:
+    """Cut ``0 .. count - 1`` after each break, and into pieces of at most WORD."""
+    edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), count] if count else [0]
+    return [
+        (first, min(first + WORD, end))
+        for begin, end in pairwise(edges)
+        for first in range(begin, end, WORD)
+    ]
+
+
 def _gather(name: str, width: int, index: IntArray) -> str:
     """Elements ``index`` of one vector as a concatenation of slices."""
-    breaks = np.flatnonzero(np.diff(index) != 1) + 1
-    edges = [0, *breaks.tolist(), len(index)]
-    return _concat(
-        [
-            _slice(name, width, int(index[a]), b - a)
-            for a, b in zip(edges[:-1], edges[1:], strict=True)
-        ]
-    )
+    edges = [0, *(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), len(index)]
+    return _concat([_slice(name, width, int(index[a]), b - a) for a, b in pairwise(edges)])
 
 
 def _flat_leaves(block: WeightBlock) -> Iterator[str]:
     """P = 1: a leaf is an input or its complement."""
-    if len(block.leaf_tap):
-        x = _gather("x", block.inputs, block.tap_input)
-        negative = _ones(block.tap_sign[:, 0])
-        yield f"  wire {_range(len(block.leaf_tap))}leaf = {x}\n      ^ {negative};"
+    for first, end in _leaf_vectors(block):
+        x = _gather("x", block.inputs, block.tap_input[first:end])
+        negative = _ones(block.tap_sign[first:end, 0])
+        yield f"  wire {_range(end - first)}leaf{first} = {x}\n      ^ {negative};"
 
 
 def _folded_leaves(block: WeightBlock) -> Iterator[str]:
-    leaf_tree = block.tap_tree[block.leaf_tap]
-    for g in np.unique(block.tap_tree):
-        taps = np.flatnonzero(block.tap_tree == g)
-        leaves = np.flatnonzero(leaf_tree == g)
-        group = block.tap_input // DECODER_INPUTS
-        where: dict[tuple[str, int], str] = {}
-        for b in np.unique(group[taps]):
-            yield from _decoder(block, int(g), int(b), taps, leaves, group, where)
-        sign = [_bit(block.tap_sign[t], where.get(("sign", int(t)))) for t in taps]
-        mask = [_bit(block.leaf_mask[v], where.get(("mask", int(v)))) for v in leaves]
-        x = _gather("x", block.inputs, block.tap_input[taps])
-        yield f"  wire {_range(len(taps))}tap{g} = {x}\n      ^ {_packed(sign)};"
-        position = np.searchsorted(taps, block.leaf_tap[leaves])
-        picked = _gather(f"tap{g}", len(taps), position)
-        yield f"  wire {_range(len(leaves))}leaf{g} = ~({picked}\n      & {_packed(mask)});"
+    """P > 1: decoders, then taps (input XOR sign), then leaves (tap NAND mask)."""
+    functions = np.concatenate([block.tap_sign, block.leaf_mask])
+    wires = [f"1'b{int(f[0])}" for f in functions]
+    tap = np.concatenate([np.arange(len(block.tap_input)), block.leaf_tap])
+    group = block.tap_tree * block.inputs + block.tap_input // DECODER_INPUTS
+    varying = np.flatnonzero(_varies(functions))
+    varying = varying[np.argsort(group[tap[varying]], kind="stable")]
+    edges = np.flatnonzero(np.diff(group[tap[varying]])) + 1
+    for part in np.split(varying, edges):
+        if len(part):
+            g, b = divmod(int(group[tap[part[0]]]), block.inputs)
+            yield from _decoder(f"{g}_{b}", part, functions, wires)
+    holder = np.zeros(len(block.tap_input), np.int64)
+    width = np.zeros(len(block.tap_input), np.int64)
+    for first, end in _ranges(np.diff(block.tap_tree) != 0, len(block.tap_input)):
+        x = _gather("x", block.inputs, block.tap_input[first:end])
+        sign = _packed(wires[first:end])
+        holder[first:end], width[first:end] = first, end - first
+        yield f"  wire {_range(end - first)}tap{first} = {x}\n      ^ {sign};"
+    for first, end in _leaf_vectors(block):
+        taps = block.leaf_tap[first:end]
+        pieces = [
+            _slice(f"tap{holder[t]}", int(width[t]), int(t - holder[t]), n)
+            for t, n in _runs(taps, holder[taps])
+        ]
+        mask = _packed(wires[len(block.tap_input) + first : len(block.tap_input) + end])
+        yield f"  wire {_range(end - first)}leaf{first} = ~({_concat(pieces)}\n      & {mask});"
 
 
 def _decoder(
-    block: WeightBlock,
-    g: int,
-    b: int,
-    taps: IntArray,
-    leaves: IntArray,
-    group: IntArray,
-    where: dict[tuple[str, int], str],
+    name: str, part: IntArray, functions: BoolArray, wires: list[str]
 ) -> Iterator[str]:
-    """The table of phase functions of tree g, inputs 16 b .. 16 b + 15."""
-    signs = taps[(group[taps] == b) & _varies(block.tap_sign[taps])]
-    masks = leaves[(group[block.leaf_tap[leaves]] == b) & _varies(block.leaf_mask[leaves])]
-    table = np.concatenate([block.tap_sign[signs], block.leaf_mask[masks]])
-    if not len(table):
-        return
-    name = f"f{g}_{b}"
-    for n, key in enumerate([("sign", int(t)) for t in signs] + [("mask", int(v)) for v in masks]):
-        where[key] = f"{name}[{n}]" if len(table) > 1 else name
-    width = phase_bits(block.phases)
-    yield f"  wire {_range(width)}phase{g}_{b};"
-    yield f"  hw_buffers #(.WIDTH({width})) p{g}_{b} (.a(phase), .y(phase{g}_{b}));"
-    yield f"  reg {_range(len(table))}{name};"
-    yield f"  always @*\n    case (phase{g}_{b})"
-    for k in range(block.phases):
-        label = f"{width}'d{k}" if k < block.phases - 1 else "default"
-        yield f"      {label}: {name} = {_ones(table[:, k])};"
-    yield "    endcase"
+    """Tables of the phase functions ``part``; puts the name of each bit in ``wires``."""
+    phases = functions.shape[1]
+    width = phase_bits(phases)
+    yield f"  wire {_range(width)}phase{name};"
+    yield f"  hw_buffers #(.WIDTH({width})) p{name} (.a(phase), .y(phase{name}));"
+    for first in range(0, len(part), WORD):
+        word = part[first : first + WORD]
+        vector = f"f{name}_{first // WORD}"
+        for n, f in enumerate(word):
+            wires[f] = f"{vector}[{n}]" if len(word) > 1 else vector
+        yield f"  reg {_range(len(word))}{vector};"
+        yield f"  always @*\n    case (phase{name})"
+        for k in range(phases):
+            label = f"{width}'d{k}" if k < phases - 1 else "default"
+            yield f"      {label}: {vector} = {_ones(functions[word, k])};"
+        yield "    endcase"
 
 
 def _varies(functions: BoolArray) -> BoolArray:
     return functions.any(1) & ~functions.all(1)
 
 
-def _bit(function: BoolArray, wire: str | None) -> str:
-    return wire if wire is not None else f"1'b{int(function[0])}"
+def _runs(values: IntArray, holder: IntArray) -> Iterator[tuple[int, int]]:
+    """First value and length of each run of consecutive values of one holder."""
+    breaks = (np.diff(values) != 1) | (np.diff(holder) != 0)
+    edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(values)]
+    return ((int(values[a]), b - a) for a, b in pairwise(edges))
 
 
 def _packed(bits: list[str]) -> str:
@@ -213,17 +226,17 @@ def _packed(bits: list[str]) -> str:
     at = 0
     while at < len(bits):
         name, _, index = bits[at].partition("[")
+        first = int(index[:-1]) if index else 0
         end = at + 1
-        if index:
-            first = int(index[:-1])
-            while end < len(bits) and bits[end] == f"{name}[{first + end - at}]":
-                end += 1
-            last = first + end - at - 1
-            pieces.append(f"{name}[{last}:{first}]" if last > first else bits[at])
+        while end < len(bits) and bits[end] == (f"{name}[{first + end - at}]" if index else name):
+            end += 1
+        count = end - at
+        if count == 1:
+            pieces.append(bits[at])
+        elif index:
+            pieces.append(f"{name}[{first + count - 1}:{first}]")
         else:
-            while end < len(bits) and bits[end] == name:
-                end += 1
-            pieces.append(f"{{{end - at}{{{name}}}}}" if end - at > 1 else name)
+            pieces.append(f"{{{count}{{{name}}}}}")
         at = end
     return _concat(pieces)
 

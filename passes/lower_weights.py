@@ -15,6 +15,7 @@ What must NOT change: the arrays are walked back and must give the matrix, alway
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +32,8 @@ from hwcompile.compiler.ir.weight_logic import (
 )
 from hwcompile.passes.share_terms import share_terms
 
-STAGE_BITS = 128
-"""Trees are compressed together while the vectors of their stages stay about this short."""
+STAGE_BITS = 64
+"""Longest vector of gates: one machine word, which simulators handle fastest."""
 
 
 def lower_weights(
@@ -203,10 +204,7 @@ def _assemble(shape: tuple[int, ...], x_bits: int, phases: int, leaves: _Leaves)
             queue[k] = np.append(queue[k], start[g] + k)
         queues.append(queue)
     first = shared[-1].end if shared else int(start[-1])
-    size = max(1, 3 * STAGE_BITS * len(queues) // max(1, sum(len(c) for q in queues for c in q)))
-    stages = list(shared)
-    for g in range(0, len(queues), size):
-        first = _compress(queues[g : g + size], stages, first)
+    stages = [*shared, *_compress(queues, first)]
     upper = [q[0] for queue in queues for q in queue]
     return WeightBlock(
         inputs=shape[0],
@@ -229,14 +227,15 @@ def _assemble(shape: tuple[int, ...], x_bits: int, phases: int, leaves: _Leaves)
 _ARITY: dict[GateKind, int] = {"full_adder": 3, "half_adder": 2, "xor": 2}
 
 
-def _compress(queues: list[list[IntArray]], stages: list[Stage], first: int) -> int:
-    """Compress trees level by level in place, until each column holds one bit; the next bit number.
+def _compress(queues: list[list[IntArray]], first: int) -> list[Stage]:
+    """Compress trees level by level, in place, until each column holds one bit.
 
-    ``queues[g][k]``: bits of column k of a tree, oldest first.
+    ``queues[g][k]``: bits of column k of tree g, oldest first. ``first``: the next free bit number.
     """
+    stages: list[Stage] = []
     settled = [0] * len(queues)
     while any(s < len(q) for s, q in zip(settled, queues, strict=True)):
-        gates: dict[GateKind, list[tuple[int, int, IntArray]]] = {k: [] for k in _ARITY}
+        gates: dict[GateKind, list[_Part]] = {kind: [] for kind in _ARITY}
         for g, queue in enumerate(queues):
             while settled[g] < len(queue) and len(queue[settled[g]]) == 1:
                 settled[g] += 1
@@ -247,12 +246,32 @@ def _compress(queues: list[list[IntArray]], stages: list[Stage], first: int) -> 
                     gates[kind].append((g, k, queue[k][: arity * taken].reshape(arity, taken)))
                     queue[k] = queue[k][arity * taken :]
         for kind, parts in gates.items():
-            if parts:
-                inputs = np.concatenate([bits for _, _, bits in parts], axis=1)
+            for packed in _pack(parts):
+                inputs = np.concatenate([bits for _, _, bits in packed], axis=1)
                 stages.append(Stage(kind, inputs, first))
-                _return(queues, parts, stages[-1])
+                _return(queues, packed, stages[-1])
                 first = stages[-1].end
-    return first
+    return stages
+
+
+_Part = tuple[int, int, IntArray]
+"""Gates of one column at one level: tree, column, input bits ``[arity, n]``."""
+
+
+def _pack(parts: list[_Part]) -> Iterator[list[_Part]]:
+    """Group parts, in order, to stages of at most ``STAGE_BITS`` gates; long parts are split."""
+    packed: list[_Part] = []
+    room = STAGE_BITS
+    for g, k, bits in parts:
+        while bits.shape[1]:
+            packed.append((g, k, bits[:, :room]))
+            bits = bits[:, room:]
+            room -= packed[-1][2].shape[1]
+            if not room:
+                yield packed
+                packed, room = [], STAGE_BITS
+    if packed:
+        yield packed
 
 
 def _take(bits: IntArray, top: bool, lowest: bool) -> tuple[GateKind, int]:
@@ -264,9 +283,7 @@ def _take(bits: IntArray, top: bool, lowest: bool) -> tuple[GateKind, int]:
     return "full_adder", len(bits) // 3
 
 
-def _return(
-    queues: list[list[IntArray]], parts: list[tuple[int, int, IntArray]], stage: Stage
-) -> None:
+def _return(queues: list[list[IntArray]], parts: list[_Part], stage: Stage) -> None:
     """Append a stage's sums to their columns and its carries to the next ones."""
     at = stage.first
     for g, k, bits in parts:
