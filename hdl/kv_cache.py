@@ -1,8 +1,8 @@
 """The key and value memories and the packer in front of them.
 
-A word holds one kv head of one row, its elements side by side, element 0 in the low bits. Units write
-elements; the packer collects them and writes each word with its last element, at ascending addresses
-from the instruction's ``d``.
+A word holds one kv head of one row, its elements side by side, element 0 in the low bits. Units
+write elements; the packer collects them and writes each word with its last element, at ascending
+addresses from the instruction's ``d``.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def lane_counts(chip: Chip) -> tuple[int, ...]:
 class Packer(wiring.Component):
     """Elements in, words out.
 
-    ``start`` loads the word address ``d``; ``lanes`` selects from ``lane_counts`` how many elements a
-    word has. An element is written with ``write_en``; with the last of a word ``word_en`` and the word
-    follow in the same cycle.
+    ``start`` loads the word address ``d``; ``lanes`` selects from ``lane_counts`` how many
+    elements a word has. An element is written with ``write_en``; with the last of a word
+    ``word_en`` and the word follow in the same cycle.
     """
 
     def __init__(self, lane_counts: Sequence[int], bits: int, address_bits: int) -> None:
@@ -78,8 +78,8 @@ class Packer(wiring.Component):
 class KeyValueCache(wiring.Component):
     """Packer and both memories.
 
-    ``key_write``/``value_write``: elements go to that memory. ``key_addr``/``value_addr`` read words
-    while ``read_en``, data in the next cycle.
+    ``key_write``/``value_write``: elements go to that memory. ``key_addr``/``value_addr`` read
+    words while ``read_en``, data in the next cycle.
     """
 
     def __init__(self, chip: Chip, bits: int) -> None:

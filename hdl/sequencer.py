@@ -1,7 +1,8 @@
 """The sequencer: runs a chip's instructions one by one.
 
-The program is a table in logic, one wide word an instruction. Addresses that step with the loop come
-from one register for each different stride, which counts up with the row: there is no multiplier.
+The program is a table in logic, one wide word an instruction. Addresses that step with the loop
+come from one register for each different stride, which counts up with the row: there is no
+multiplier.
 """
 
 from __future__ import annotations
@@ -69,9 +70,9 @@ class Sequencer(wiring.Component):
     """Drives the units.
 
     ``start`` is high for one cycle, ``unit`` (index into ``chip.units``), ``select``, the operands,
-    ``row``, ``space`` (0 data, 1 key, 2 value), ``lanes`` (index into the lane counts) and ``reuse``
-    are stable from it to ``done``. ``ended`` ends the loop of a sequence section at its last
-    instruction; ``clear`` is high for one cycle when that loop ends.
+    ``row``, ``space`` (0 data, 1 key, 2 value), ``lanes`` (index into the lane counts) and
+    ``reuse`` are stable from it to ``done``. ``ended`` ends the loop of a sequence section at its
+    last instruction; ``clear`` is high for one cycle when that loop ends.
     """
 
     def __init__(self, chip: Chip) -> None:

@@ -30,9 +30,9 @@ def emit_cycles(cols: int, token: bool) -> int:
 class Receive(wiring.Component):
     """Takes one row of a port's matrix to the data memory (unit protocol; operands ``row``, ``d``).
 
-    TLAST before the end of the matrix: the rest is the port's ``pad``, without beats; the beat after
-    the end of the matrix begins the next one. In a sequence section TLAST raises ``ended`` until
-    ``clear``: that was the last row.
+    TLAST before the end of the matrix: the rest is the port's ``pad``, without beats; the beat
+    after the end of the matrix begins the next one. In a sequence section TLAST raises ``ended``
+    until ``clear``: that was the last row.
     """
 
     def __init__(self, ports: Sequence[Port], sequence: Sequence[bool], widths: Widths) -> None:
@@ -113,9 +113,9 @@ class Receive(wiring.Component):
 class Emit(wiring.Component):
     """Sends one row of an output (unit protocol; operands ``a``, ``row``).
 
-    Each of ``outputs`` is (element port or None, token port or None) over the same row. Elements go out
-    in order; the token, the column of the greatest element (the lowest of equal ones), follows.
-    ``ended``: this row is the last of its sequence.
+    Each of ``outputs`` is (element port or None, token port or None) over the same row. Elements
+    go out in order; the token, the column of the greatest element (the lowest of equal ones),
+    follows. ``ended``: this row is the last of its sequence.
     """
 
     def __init__(

@@ -11,6 +11,9 @@ from amaranth import Module, Signal, Value, signed
 from amaranth.hdl import Elaboratable
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Member, Out
+from hwcompile.hdl.gather import GatherUnit
+from hwcompile.hdl.rotate import RotateUnit
+from hwcompile.hdl.sum_rows import SumRowsUnit
 
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.chip import Chip, Instruction, Loop, Port, Section, UnitKind
@@ -18,16 +21,20 @@ from hwcompile.hdl import linear
 from hwcompile.hdl.attend import AttendUnit
 from hwcompile.hdl.elementwise import ElementwiseUnit
 from hwcompile.hdl.embed import EmbedUnit
-from hwcompile.hdl.gather import GatherUnit
 from hwcompile.hdl.kv_cache import KeyValueCache, element_bits
 from hwcompile.hdl.lookup import LookupUnit
 from hwcompile.hdl.memory import Ram
 from hwcompile.hdl.normalise import NormaliseUnit
-from hwcompile.hdl.rotate import RotateUnit
-from hwcompile.hdl.sequencer import Sequencer, operand_bits, row_bits
-from hwcompile.hdl.stream import Emit, Receive, emit_cycles, emit_of, output_ports, receive_cycles
-from hwcompile.hdl.stream import receive_of
-from hwcompile.hdl.sum_rows import SumRowsUnit
+from hwcompile.hdl.sequencer import Sequencer, row_bits
+from hwcompile.hdl.stream import (
+    Emit,
+    Receive,
+    emit_cycles,
+    emit_of,
+    output_ports,
+    receive_cycles,
+    receive_of,
+)
 from hwcompile.hdl.unit import Task, Unit, Widths
 
 CORE_NAME = "hw_core"
@@ -232,7 +239,9 @@ class Core(wiring.Component):
 
 
 def top_verilog(chip: Chip) -> str:
-    """The top module: AXI4-Stream names, ``aclk``, ``aresetn``; valid and ready are low in reset."""
+    """The top module: AXI4-Stream names, ``aclk``, ``aresetn``; valid and ready are low in
+    reset.
+    """
     declarations = ["input  wire aclk", "input  wire aresetn"]
     wires: list[str] = []
     gates: list[str] = []

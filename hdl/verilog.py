@@ -1,4 +1,5 @@
-"""The chip as hierarchical Verilog: one module a file, generated names only, the same bytes each time.
+"""The chip as hierarchical Verilog: one module a file, generated names only, the same bytes each
+time.
 
 Amaranth's netlist goes through Yosys in a child process (an error inside Yosys ends the process it
 runs in).
@@ -66,9 +67,9 @@ def chip_verilog(
 ) -> dict[str, str]:
     """All files of ``rtl/``: file name -> text.
 
-    ``plans``: the linear unit's, in ``select`` order. ``blocks``: Verilog of the weight blocks and the
-    primitives they use, by module name. ``filelist.f`` names the files, the top last; Verilator reads
-    ``waivers.vlt`` before them.
+    ``plans``: the linear unit's, in ``select`` order. ``blocks``: Verilog of the weight blocks and
+    the primitives they use, by module name. ``filelist.f`` names the files, the top last;
+    Verilator reads ``waivers.vlt`` before them.
     """
     modules = core_modules(rtlil.convert(Core(chip, plans), name=CORE_NAME, emit_src=False))
     for memory in chip.memories:
@@ -85,7 +86,9 @@ def chip_verilog(
 
 
 def check_verilog(folder: Path, top: str = TOP_NAME) -> str:
-    """``yosys check -assert`` of a folder of Verilog (``filelist.f``); the log. Raises ToolError."""
+    """``yosys check -assert`` of a folder of Verilog (``filelist.f``); the log. Raises
+    ToolError.
+    """
     names = (folder / FILE_LIST).read_text().split()
     reads = [f"read_verilog {name}" for name in names]
     return run_yosys([*reads, f"hierarchy -check -top {top}", "proc", "check -assert"], folder)
@@ -113,7 +116,9 @@ def flat_names(netlist: str) -> str:
 
 
 def waivers(names: Sequence[str]) -> str:
-    """Verilator's waiver file: what its style rules say about generated code, and why it is right."""
+    """Verilator's waiver file: what its style rules say about generated code, and why it is
+    right.
+    """
     return """\
 `verilator_config
 // One file holds one module, named for it; Yosys writes constants' and sliced results' whole words.

@@ -1,11 +1,14 @@
 """Plan the chip: place a Program on the machine.
 
-1. Operations become tasks of units; inputs are received just before their first use, outputs emitted
+1. Operations become tasks of units; inputs are received just before their first use, outputs
+emitted
    just after they are made.
-2. A ``sequence`` section is one loop over the position. In a ``once`` section consecutive tasks with
+2. A ``sequence`` section is one loop over the position. In a ``once`` section consecutive tasks
+with
    the same number of rows share a row loop, until one needs all rows of a value made in that loop
    (keys, values and flags of attention, gather, sums of rows): there a new loop starts.
-3. Keys and values of attention go straight to their memories when nothing else reads them; otherwise
+3. Keys and values of attention go straight to their memories when nothing else reads them;
+otherwise
    a copy does.
 4. A value that lives in one loop keeps one row in memory, any other all of its rows; places are
    shared by values that do not live at the same time.
@@ -93,7 +96,7 @@ def plan_chip(
     )
 
 
-# --- tasks -----------------------------------------------------------------------------------------
+# --- tasks ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,9 @@ class _Pair:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One unit's work on a value, row by row. ``reads``: data values; ``whole``: those read whole."""
+    """One unit's work on a value, row by row. ``reads``: data values; ``whole``: those read
+    whole.
+    """
 
     unit: UnitKind
     select: int
@@ -234,7 +239,7 @@ def _units(tasks: Sequence[_Task]) -> tuple[Unit, ...]:
     )
 
 
-# --- loops -----------------------------------------------------------------------------------------
+# --- loops ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +278,7 @@ def _row_groups(tasks: Sequence[_Task]) -> list[list[_Task]]:
     return groups
 
 
-# --- places ----------------------------------------------------------------------------------------
+# --- places ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +346,7 @@ class _Placement:
         outside = any(self._loop_of[reader] is not loop for reader in self._readers(value.key))
         if loop.sequence and outside:
             raise ModelError(f"value {value.key} leaves its sequence section")
-        return value.rows if whole and not self._row_local(value) or outside else 1
+        return value.rows if outside or (whole and not self._row_local(value)) else 1
 
     def _row_local(self, value: ir.Value) -> bool:
         """Whether the only whole readers are gathers of a sequence section, which stay in a row."""
@@ -360,9 +365,9 @@ class _Placement:
         last = self._loop_of[max(readers, default=producer)]
         return _Span(loop.first, last.first + len(last.tasks) - 1, words)
 
-    def _data(self, key: str, broadcast: bool = False) -> Operand:
+    def _data(self, key: str, whole: bool = False) -> Operand:
         region = self.regions[key]
-        stride = region.cols if region.rows > 1 and not broadcast else 0
+        stride = region.cols if region.rows > 1 and not whole else 0
         return Operand(region.base, stride)
 
     def gather_addresses(self, op: ir.Gather) -> tuple[int, ...]:
@@ -445,28 +450,7 @@ class _Placement:
         return tuple(instructions)
 
     def _instruction(self, task: _Task, loop: _TaskLoop, bank: str | None) -> Instruction:
-        op = task.operation
-        operands: dict[str, Operand] = {}
-        if task.writes_data:
-            operands["d"] = self._data(task.output.key)
-        elif task.target is not None:
-            region = self.key_value_regions[task.target.pair]
-            operands["d"] = Operand(region.base, region.kv_heads)
-        if isinstance(op, ir.Attend):
-            assert task.pair is not None
-            operands["a"] = self._data(op.inputs[0])
-            operands["b"] = Operand(self.key_value_regions[task.pair].base)
-            if len(op.inputs) > 3:
-                operands["c"] = self._data(op.inputs[3], broadcast=True)
-        elif isinstance(op, ir.Gather):
-            operands["a"] = Operand(0, 0 if loop.sequence else op.output.cols)
-        elif isinstance(op, ir.SumRows):
-            operands["a"] = self._data(op.inputs[0], broadcast=True)
-            if len(op.inputs) > 1:
-                operands["c"] = self._data(op.inputs[1], broadcast=True)
-        else:
-            for name, key in zip("ab", task.reads, strict=False):
-                operands[name] = self._data(key)
+        a, b, c = self._inputs(task, loop)
         return Instruction(
             unit=task.unit,
             select=task.select,
@@ -475,8 +459,33 @@ class _Placement:
             lanes=self._lanes(task.target) if task.target else 0,
             indexed=loop.rows == 1 or task.output.rows > 1,
             reuse=task.unit == "linear" and bank == task.reads[0],
-            **operands,
+            a=a,
+            b=b,
+            c=c,
+            d=self._destination(task),
         )
+
+    def _destination(self, task: _Task) -> Operand:
+        if task.target is not None:
+            region = self.key_value_regions[task.target.pair]
+            return Operand(region.base, region.kv_heads)
+        return self._data(task.output.key) if task.writes_data else Operand()
+
+    def _inputs(self, task: _Task, loop: _TaskLoop) -> tuple[Operand, Operand, Operand]:
+        """Operands a, b, c."""
+        op, none = task.operation, Operand()
+        if isinstance(op, ir.Attend):
+            assert task.pair is not None
+            flags = self._data(op.inputs[3], whole=True) if len(op.inputs) > 3 else none
+            keys = Operand(self.key_value_regions[task.pair].base)
+            return self._data(op.inputs[0]), keys, flags
+        if isinstance(op, ir.Gather):
+            return Operand(0, 0 if loop.sequence else op.output.cols), none, none
+        if isinstance(op, ir.SumRows):
+            flags = self._data(op.inputs[1], whole=True) if len(op.inputs) > 1 else none
+            return self._data(op.inputs[0], whole=True), none, flags
+        first, second = ([self._data(key) for key in task.reads] + [none, none])[:2]
+        return first, second, none
 
 
 def _row_local_index(op: ir.Gather, sources: Sequence[ir.Value]) -> list[int]:
@@ -503,7 +512,7 @@ def _row_local_index(op: ir.Gather, sources: Sequence[ir.Value]) -> list[int]:
     return table or []
 
 
-# --- ports -----------------------------------------------------------------------------------------
+# --- ports ----------------------------------------------------------------------------------------
 
 
 def _input_ports(program: ir.Program) -> tuple[Port, ...]:

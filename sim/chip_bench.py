@@ -1,4 +1,5 @@
-"""The test of a whole chip, run inside a simulator by cocotb. It stands alone: cocotb is all it needs.
+"""The test of a whole chip, run inside a simulator by cocotb. It stands alone: cocotb is all it
+needs.
 
 ``CHIP_VECTORS`` names a JSON file::
 
@@ -7,9 +8,9 @@
      "samples": [{"inputs": {"s_axis": [3, 1, 4]}, "outputs": {"m_axis": 3}, "generate": 0,
                   "expected": {"m_axis": [7, 7, 2]}}]}
 
-Each sample's beats go in on all ports at once, TLAST on the last; ``outputs`` says how many beats come
-back. ``generate``: that many more beats follow the inputs of ``s_axis``, each the latest beat of
-``m_axis``. With ``gaps_seed`` valid and ready pause at random. What came back is written to
+Each sample's beats go in on all ports at once, TLAST on the last; ``outputs`` says how many beats
+come back. ``generate``: that many more beats follow the inputs of ``s_axis``, each the latest beat
+of ``m_axis``. With ``gaps_seed`` valid and ready pause at random. What came back is written to
 ``CHIP_RESULTS`` where it is set. The test fails on any difference from ``expected``.
 """
 
@@ -118,7 +119,8 @@ async def take(stream: Stream, samples: list[dict[str, Any]]) -> None:
 
 def by_sample(stream: Stream, samples: list[dict[str, Any]]) -> list[dict[str, list[Any]]]:
     """The stream's beats, TLASTs and times in ns, sample by sample."""
-    found, at = [], 0
+    found: list[dict[str, list[Any]]] = []
+    at = 0
     for sample in samples:
         end = at + sample["outputs"].get(stream.port["name"], 0)
         found.append(

@@ -1,4 +1,5 @@
-"""Builds a chip's Verilog in a simulator and runs its test. It stands alone: cocotb is all it needs.
+"""Builds a chip's Verilog in a simulator and runs its test. It stands alone: cocotb is all it
+needs.
 
     python chip_run.py --rtl ../rtl --vectors vectors.json
 
@@ -67,7 +68,9 @@ def sources(rtl: Path) -> list[Path]:
 
 
 def build(rtl: Path, engine: str, folder: Path) -> Path:
-    """The build of these sources, made when there is none; written beside and renamed at the end."""
+    """The build of these sources, made when there is none; written beside and renamed at the
+    end.
+    """
     from cocotb_tools.runner import VerilatorControlFile, get_runner
 
     final = folder / content_key(engine, sources(rtl))
@@ -102,7 +105,9 @@ def build(rtl: Path, engine: str, folder: Path) -> Path:
 
 
 def keep_runtime(work: Path, runtime: Path) -> None:
-    """Keep Verilator's own objects, the same for all chips and most of the time of a small build."""
+    """Keep Verilator's own objects, the same for all chips and most of the time of a small
+    build.
+    """
     fresh = Path(tempfile.mkdtemp(prefix="runtime-", dir=runtime.parent))
     for path in work.glob("verilated*.o"):
         shutil.copy(path, fresh)
@@ -119,7 +124,8 @@ def move(made: Path, final: Path) -> None:
 
 def run(engine: str, build_dir: Path, vectors: Path, results: Path | None, work: Path) -> bool:
     """Run the test; whether it passed. The log is ``work/test.log``."""
-    from cocotb_tools.runner import get_results, get_runner
+    from cocotb_tools.check_results import get_results
+    from cocotb_tools.runner import get_runner
 
     environment = {"CHIP_VECTORS": str(vectors)}
     if results is not None:

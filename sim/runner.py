@@ -35,8 +35,8 @@ BUNDLE_FILES = ("chip_bench.py", "chip_run.py")
 class ChipSample:
     """One sample: beats by input port, and how many beats each output port answers.
 
-    ``generate``: after the beats of ``s_axis`` that many tokens follow, each the latest of ``m_axis``.
-    ``expected``: beats by output port; a difference fails the simulation.
+    ``generate``: after the beats of ``s_axis`` that many tokens follow, each the latest of
+    ``m_axis``. ``expected``: beats by output port; a difference fails the simulation.
     """
 
     inputs: Mapping[str, Sequence[int]]
@@ -47,7 +47,9 @@ class ChipSample:
 
 @dataclass(frozen=True, slots=True)
 class ChipResult:
-    """Beats by output port, their TLASTs, and the cycle each passed in (from the simulation's start)."""
+    """Beats by output port, their TLASTs, and the cycle each passed in (from the simulation's
+    start).
+    """
 
     outputs: Mapping[str, list[int]]
     lasts: Mapping[str, list[int]]
@@ -115,7 +117,7 @@ def _answers(port: Port, ports: Sequence[Port], arrays: Mapping[str, IntArray]) 
     rows = [
         arrays[p.value].shape[1] for p in ports if p.direction == "in" and p.section == port.section
     ]
-    return min(rows) * port.cols
+    return int(min(rows)) * port.cols
 
 
 def _expected(
@@ -237,7 +239,9 @@ def cache_folder() -> Path:
 def bundle_files(
     ports: Sequence[Port], samples: Sequence[ChipSample], timeout: int
 ) -> dict[str, str]:
-    """The bundle's ``sim/``: file name -> text. ``make`` in it runs the test; see :data:`MAKEFILE`."""
+    """The bundle's ``sim/``: file name -> text. ``make`` in it runs the test; see
+    :data:`MAKEFILE`.
+    """
     files = {name: (_SIM / name).read_text() for name in BUNDLE_FILES}
     files["Makefile"] = (_SIM / "templates" / "Makefile").read_text()
     files["vectors.json"] = json.dumps(vectors(ports, samples, timeout), indent=1) + "\n"

@@ -31,7 +31,9 @@ PortKind = Literal["ids", "flags", "tensor", "token", "logits"]
 MemoryKind = Literal["data", "key", "value", "scores"]
 
 FETCH_CYCLES = 1
-"""Cycles the sequencer adds to each instruction, between the ``done`` before it and its ``start``."""
+"""Cycles the sequencer adds to each instruction, between the ``done`` before it and its
+``start``.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,9 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Where the data memory keeps a value: element (r, c) at ``base + r * cols + c``, ``rows`` kept."""
+    """Where the data memory keeps a value: element (r, c) at ``base + r * cols + c``, ``rows``
+    kept.
+    """
 
     value: str
     base: int
@@ -227,7 +231,9 @@ class Chip:
         )
 
     def cycles_per_token(self, position: int) -> int:
-        """Cycles from a token's beat to the next ``receive``, at a position (0 without a sequence)."""
+        """Cycles from a token's beat to the next ``receive``, at a position (0 without a
+        sequence).
+        """
         return sum(
             loop.row_cycles(position)
             for section in self.sections
