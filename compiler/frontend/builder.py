@@ -1,0 +1,186 @@
+"""Builder: makes a TensorGraph node by node, folding what is constant on the way.
+
+Shapes come from evaluating each operation on zeros, so that there is one set of rules (the meaning
+of an operation) and none beside it. The element budget is checked before anything is allocated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from hwcompile.compiler.errors import ModelError
+from hwcompile.compiler.ir import tensor_operations
+from hwcompile.compiler.ir.tensor_graph import Array, Constant, Node, TensorInput
+
+MAX_ELEMENTS = 1 << 27
+
+#: Operations whose operands broadcast and have one type.
+_BROADCASTING = (*tensor_operations.ELEMENTWISE, "MatMul")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """Shape (of one step), dtype and whether the tensor differs from step to step."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    timed: bool
+
+
+class Unsupported(Exception):
+    """One node that cannot be compiled: why, and what to do. Collected, then reported together."""
+
+    def __init__(self, why: str, hint: str) -> None:
+        super().__init__(why)
+        self.why = why
+        self.hint = hint
+
+
+class Builder:
+    """Mutable while an import runs; ``steps`` is the number of positions of a `step` file, else 1."""
+
+    def __init__(self, steps: int = 1) -> None:
+        self.steps = steps
+        self.nodes: list[Node] = []
+        self.inputs: list[TensorInput] = []
+        self.constants: dict[str, Constant] = {}
+        self.types: dict[str, TensorType] = {}
+        #: Which open dimensions a constant depends on, and the limits found for each.
+        self.open_names: dict[str, tuple[str, ...]] = {}
+        self.limits: dict[str, list[int]] = {}
+        #: Trial sizes of the open dimensions, while their limits are being looked for.
+        self.open_sizes: dict[str, int] = {}
+        self.origin = ""
+        self._count = 0
+
+    # --- making tensors -----------------------------------------------------------------------
+
+    def _key(self) -> str:
+        self._count += 1
+        return f"t{self._count}"
+
+    def constant(self, value: Any, timed: bool = False, open_names: tuple[str, ...] = ()) -> str:
+        """Key of a new constant tensor."""
+        array, key = np.asarray(value), self._key()
+        self.constants[key] = Constant(array, timed)
+        shape = array.shape[1:] if timed else array.shape
+        self.types[key] = TensorType(shape, array.dtype, timed)
+        if open_names:
+            self.open_names[key] = open_names
+        return key
+
+    def input(self, given: TensorInput) -> str:
+        """Key of a new input; the key in ``given`` is replaced."""
+        key = self._key()
+        self.inputs.append(replace(given, key=key))
+        self.types[key] = TensorType(given.shape, given.dtype, given.timed)
+        return key
+
+    def emit(self, op: str, inputs: list[str], attributes: Mapping[str, Any] | None = None) -> str:
+        """Key of ``op`` applied to tensors; a constant where everything is constant."""
+        at = dict(attributes or {})
+        self._check_size(op, inputs, at)
+        self._check_types(op, inputs)
+        timed = any(self.types[k].timed for k in inputs) or any(
+            isinstance(v, Constant) for v in at.values()
+        )
+        if all(k in self.constants for k in inputs):
+            names = tuple(dict.fromkeys(n for k in inputs for n in self.open_names.get(k, ())))
+            return self.constant(self._fold(op, inputs, at, timed), timed, names)
+        if any(isinstance(v, Constant) for v in at.values()):
+            raise Unsupported("its parameters depend on the position", "use fixed parameters")
+        probe = [self._at_step(k, 0) for k in inputs]
+        result = self._evaluate(op, at, probe)
+        key = self._key()
+        self.types[key] = TensorType(result.shape, result.dtype, timed)
+        node = Node(op, tuple(inputs), key, result.shape, timed, result.dtype, at, self.origin)
+        self.nodes.append(node)
+        return key
+
+    # --- looking at tensors -------------------------------------------------------------------
+
+    def is_constant(self, key: str) -> bool:
+        return key in self.constants
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        return self.types[key].shape
+
+    def value(self, key: str, what: str) -> Array:
+        """The array of an untimed constant. Raises Unsupported when the tensor is not constant."""
+        if key not in self.constants:
+            raise Unsupported(f"its {what} is not constant", "export the model with fixed shapes")
+        if self.constants[key].timed:
+            raise Unsupported(f"its {what} depends on the position", "use a fixed value")
+        return self.constants[key].array
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _at_step(self, key: str, step: int) -> Array:
+        if key in self.constants:
+            c = self.constants[key]
+            return c.array[step] if c.timed else c.array
+        kind = self.types[key]
+        return np.zeros(kind.shape, kind.dtype)
+
+    def _fold(self, op: str, inputs: list[str], at: dict[str, Any], timed: bool) -> Array:
+        def once(step: int) -> Array:
+            now = {
+                k: tuple(v.array[step].reshape(-1).tolist()) if isinstance(v, Constant) else v
+                for k, v in at.items()
+            }
+            return self._evaluate(op, now, [self._at_step(k, step) for k in inputs])
+
+        return np.stack([once(t) for t in range(self.steps)]) if timed else once(0)
+
+    def _evaluate(self, op: str, at: Mapping[str, Any], arrays: list[Array]) -> Array:
+        try:
+            result = tensor_operations.evaluate(op, at, arrays)
+        except (ValueError, IndexError, TypeError, KeyError) as error:
+            shapes = ", ".join("x".join(map(str, a.shape)) or "scalar" for a in arrays)
+            raise Unsupported(f"operands do not fit ({shapes})", "check the model") from error
+        return result
+
+    def _check_types(self, op: str, inputs: list[str]) -> None:
+        if op in _BROADCASTING and op != "Pow":
+            dtypes = [self.types[k].dtype for k in (inputs[1:] if op == "Where" else inputs)]
+            if any(d != dtypes[0] for d in dtypes):
+                text = ", ".join(d.name for d in dtypes)
+                raise Unsupported(f"operand types differ ({text})", "check the model")
+
+    def _check_size(self, op: str, inputs: list[str], at: Mapping[str, Any]) -> None:
+        shapes = [self.types[k].shape for k in inputs]
+        if op in _BROADCASTING:
+            heads = [s[:-2] if op == "MatMul" else s for s in shapes]
+            try:
+                count = prod(np.broadcast_shapes(*heads))
+            except ValueError as error:
+                text = ", ".join("x".join(map(str, s)) or "scalar" for s in shapes)
+                raise Unsupported(
+                    f"operand shapes do not fit ({text})", "check the model"
+                ) from error
+            if op == "MatMul" and all(len(s) > 1 for s in shapes):
+                count *= shapes[0][-2] * shapes[1][-1]
+        elif op in ("Expand", "Tile"):
+            factor = at["shape" if op == "Expand" else "repeats"]
+            count = prod(max(abs(int(d)), 1) for d in factor) if isinstance(factor, tuple) else 0
+            if op == "Tile":
+                count *= prod(shapes[0])
+        elif op == "Pad":
+            count = prod(d + sum(at["pads"]) for d in shapes[0])
+        else:
+            count = sum(prod(s) for s in shapes)
+        check_elements(count)
+
+
+def check_elements(count: int) -> None:
+    """Refuse a tensor over the element budget, before it exists."""
+    if count > MAX_ELEMENTS:
+        raise ModelError(
+            f"a tensor of {count} elements is over the limit of {MAX_ELEMENTS}",
+            "smaller shapes, e.g. --shape NAME=1x64",
+        )

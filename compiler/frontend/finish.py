@@ -1,0 +1,166 @@
+"""Sections, caches and kinds: what turns lowered operations into a Graph.
+
+1. Inputs that a causal attention's queries depend on are sequences; operations that depend on a
+   sequence are in the ``sequence`` section, all others in ``once``.
+2. A sequence section in which a row sees another row except through attention is no sequence: then
+   everything is ``once``.
+3. A cache belongs to the attention whose keys or values it is, seen through what only moves elements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from hwcompile.compiler.frontend.lower import Lowered
+from hwcompile.compiler.ir import graph as ir
+from hwcompile.compiler.ir.tensor_graph import TensorGraph
+from hwcompile.compiler.ir.tensor_operations import STRUCTURAL
+
+
+def finish(tensors: TensorGraph, lowered: Lowered) -> tuple[ir.Graph, tuple[str, ...]]:
+    """The Graph and lines for the report."""
+    operations = _live(lowered)
+    sequential = _sequential(lowered, operations)
+    lines: list[str] = []
+    if sequential:
+        why = _breaks_sequence(operations, sequential)
+        if why:
+            lines.append(f"not compiled as a token sequence: {why}")
+            sequential = frozenset()
+    once = any(op.output.key not in sequential and op.inputs for op in operations) or not sequential
+    kinds: tuple[ir.SectionKind, ...] = (
+        ("once", "sequence") if once and sequential else ("sequence",) if sequential else ("once",)
+    )
+    last = len(kinds) - 1
+
+    def section(key: str) -> int:
+        return last if key in sequential else 0
+
+    placed = _place(operations, section)
+    inputs = tuple(replace(i, section=section(i.value.key)) for i in lowered.inputs)
+    counts = {i.id_count for i in inputs if i.value.key in sequential and i.kind == "ids"}
+    outputs = tuple(
+        replace(o, kind="logits")
+        if o.value in sequential and lowered.values[o.value].cols in counts
+        else o
+        for o in lowered.outputs
+    )
+    caches, notes = _caches(tensors, lowered)
+    form = tensors.form if tensors.form != "call" else "prefill" if sequential else "call"
+    graph = ir.Graph(kinds, inputs, placed, outputs, caches, form)
+    return graph, (*lines, *notes)
+
+
+def _live(lowered: Lowered) -> tuple[ir.Operation, ...]:
+    live = {o.value for o in lowered.outputs}
+    kept = []
+    for op in reversed(lowered.operations):
+        if op.output.key in live:
+            kept.append(op)
+            live.update(op.inputs)
+    return tuple(reversed(kept))
+
+
+def _sequential(lowered: Lowered, operations: tuple[ir.Operation, ...]) -> frozenset[str]:
+    """Keys of the inputs and values that belong to a sequence."""
+    sources: dict[str, frozenset[str]] = {
+        i.value.key: frozenset((i.value.key,)) for i in lowered.inputs
+    }
+    starts: frozenset[str] = frozenset()
+    for op in operations:
+        own: frozenset[str] = frozenset().union(*(sources.get(k, frozenset()) for k in op.inputs))
+        sources[op.output.key] = own
+    for op in operations:
+        if isinstance(op, ir.Attend) and op.causal:
+            starts |= sources[op.inputs[0]]
+    return frozenset(k for k, own in sources.items() if own & starts)
+
+
+def _breaks_sequence(operations: tuple[ir.Operation, ...], sequential: frozenset[str]) -> str:
+    """Why the operations are not rowwise, or ""."""
+    rows = {op.output.key: op.output.rows for op in operations}
+    lengths = {rows[op.output.key] for op in operations if op.output.key in sequential}
+    for op in operations:
+        inside = [k for k in op.inputs if k in sequential]
+        if not inside or op.output.key not in sequential:
+            continue
+        if len(lengths) > 1:
+            return f"rows of different lengths ({', '.join(map(str, sorted(lengths)))})"
+        if isinstance(op, ir.MeanRows):
+            return "a mean over all rows"
+        if isinstance(op, ir.Attend) and not op.causal and set(inside) & set(op.inputs[1:]):
+            return "an attention that sees later rows"
+        if isinstance(op, ir.Gather) and columns_of(op, op.output.rows) is None:
+            return "rows that are rearranged"
+    return ""
+
+
+def columns_of(op: ir.Gather, rows: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
+    """Source column of each output column when a one-input Gather keeps every row in its place."""
+    if len(op.inputs) != 1:
+        return None
+    index = op.index
+    width = _width(index, rows)
+    columns = index - np.arange(rows)[:, None] * width
+    fits = (columns == columns[:1]).all() and columns.min() >= 0 and columns.max() < width
+    return columns[0] if fits else None
+
+
+def _width(index: np.ndarray[tuple[int, ...], np.dtype[np.int64]], rows: int) -> int:
+    """Columns of the source, read off the step from one row to the next."""
+    if rows < 2:
+        return int(index.max()) + 1
+    return max(int(index[1, 0] - index[0, 0]), 1)
+
+
+def _place(operations: tuple[ir.Operation, ...], section: object) -> tuple[ir.Operation, ...]:
+    """Operations with their sections, ascending; constant rows beside each of their users."""
+    assert callable(section)
+    own = {op.output.key: section(op.output.key) for op in operations}
+    users: dict[str, list[int]] = {}
+    for op in operations:
+        for key in op.inputs:
+            users.setdefault(key, []).append(own[op.output.key])
+    copies: dict[tuple[str, int], ir.Value] = {}
+    placed: list[ir.Operation] = []
+    count = len(operations)
+    for op in operations:
+        if op.inputs:
+            now = own[op.output.key]
+            inputs = tuple(copies[k, now].key if (k, now) in copies else k for k in op.inputs)
+            placed.append(replace(op, inputs=inputs, section=now))
+            continue
+        for i, now in enumerate(sorted(dict.fromkeys(users.get(op.output.key, [0])))):
+            value = op.output if i == 0 else replace(op.output, key=f"{op.output.key}c{count}")
+            copies[op.output.key, now] = value
+            placed.append(replace(op, output=value, section=now))
+    return tuple(sorted(placed, key=lambda op: op.section))
+
+
+def _caches(
+    tensors: TensorGraph, lowered: Lowered
+) -> tuple[tuple[ir.CacheTensor, ...], tuple[str, ...]]:
+    makers = {n.output: n for n in tensors.nodes}
+    pairs = {c.key: c for c in tensors.caches}
+    found: list[ir.CacheTensor] = []
+    for attend, keys, values in lowered.attends:
+        for role, key in (("key", keys), ("value", values)):
+            while key not in pairs and key in makers and makers[key].op in STRUCTURAL:
+                key = makers[key].inputs[0]
+            if key in pairs:
+                pair = pairs.pop(key)
+                found.append(
+                    ir.CacheTensor(
+                        attend,
+                        "key" if role == "key" else "value",
+                        pair.input_name,
+                        pair.output_name,
+                    )
+                )
+    lost = tuple(
+        f"cache {c.output_name!a} is not what an attention reads: it cannot be loaded"
+        for c in pairs.values()
+    )
+    return tuple(found), lost

@@ -1,0 +1,94 @@
+"""The way in: an ONNX file becomes a Graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from hwcompile.compiler.frontend.finish import finish
+from hwcompile.compiler.frontend.lower import lower
+from hwcompile.compiler.frontend.trace import make_plan, model_inputs, trace
+from hwcompile.compiler.frontend.vet import vet
+from hwcompile.compiler.ir.graph import Graph
+from hwcompile.compiler.ir.tensor_graph import TensorGraph
+from hwcompile.passes import (
+    fold_affine,
+    fold_gathers,
+    fuse_elementwise,
+    fuse_norms,
+    remove_quantisers,
+    stack_caches,
+)
+from hwcompile.passes.result import PassResult
+
+TENSOR_PASSES: tuple[tuple[str, Callable[[TensorGraph], PassResult[TensorGraph]]], ...] = (
+    ("stack_caches", stack_caches.run),
+    ("remove_quantisers", remove_quantisers.run),
+    ("fuse_norms", fuse_norms.run),
+    ("fuse_elementwise", fuse_elementwise.run),
+)
+GRAPH_PASSES: tuple[tuple[str, Callable[[Graph], PassResult[Graph]]], ...] = (
+    ("fold_affine", fold_affine.run),
+    ("fold_gathers", fold_gathers.run),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PassRecord:
+    """What one pass did: for the report and ``--dump-ir``."""
+
+    name: str
+    changed: bool
+    lines: tuple[str, ...]
+
+
+PassLog = tuple[PassRecord, ...]
+
+
+def load_model(
+    path: str | Path, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> onnx.ModelProto:
+    """The vetted model of a file: functions inlined, external data read.
+
+    Raises ModelError: every reason a file is refused, or an open dimension that needs ``shapes``.
+    """
+    model = vet(Path(path))
+    make_plan(model, shapes or {})
+    return model
+
+
+def import_graph(
+    path: str | Path, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> tuple[Graph, PassLog]:
+    """The Graph of an ONNX file and the log of the passes that made it.
+
+    ``shapes`` fixes open dimensions by input name. Raises ModelError.
+    """
+    return import_model(vet(Path(path)), shapes or {})
+
+
+def import_model(
+    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[Graph, PassLog]:
+    """The Graph of a vetted model, as :func:`import_graph`."""
+    log: list[PassRecord] = []
+    tensors = trace(model, make_plan(model, shapes))
+    for name, run in TENSOR_PASSES:
+        result = run(tensors)
+        tensors = result.graph
+        log.append(PassRecord(name, result.changed, result.lines))
+    graph, lines = finish(tensors, lower(tensors))
+    log.append(PassRecord("lower", True, lines))
+    for graph_name, graph_run in GRAPH_PASSES:
+        graph_result = graph_run(graph)
+        graph = graph_result.graph
+        log.append(PassRecord(graph_name, graph_result.changed, graph_result.lines))
+    return graph, tuple(log)
+
+
+def describe_inputs(path: str | Path) -> tuple[tuple[str, tuple[int | str, ...], str], ...]:
+    """Name, declared shape (open dimensions as text) and dtype of every input of a file."""
+    return tuple((i.name, i.dims, i.dtype.name) for i in model_inputs(vet(Path(path))))

@@ -1,0 +1,79 @@
+"""Fold gathers: columns that are only picked or permuted are a matter of weights, not of hardware.
+
+1. ``Linear`` whose every user picks columns of it (each row in its place): each becomes a Linear with
+   those columns of weight and bias. A fused query-key-value product falls apart into three.
+2. A permutation of columns before ``Linear`` becomes a permutation of the rows of its weight.
+
+Not folded: picks that move rows, and products something else reads as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from hwcompile.compiler.ir import graph as ir
+from hwcompile.compiler.ir.graph import Graph, IntArray
+from hwcompile.passes.graph_tools import rename, users_of
+from hwcompile.passes.result import PassResult
+
+
+def picked_columns(op: ir.Operation, source: ir.Value) -> IntArray | None:
+    """Source column of each output column when a Gather keeps every row in its place, else None."""
+    if not isinstance(op, ir.Gather) or len(op.inputs) != 1 or op.output.rows != source.rows:
+        return None
+    columns = op.index - np.arange(source.rows)[:, None] * source.cols
+    fits = (columns == columns[:1]).all() and columns.min() >= 0 and columns.max() < source.cols
+    return np.asarray(columns[0]) if fits else None
+
+
+def run(graph: Graph) -> PassResult[Graph]:
+    """The graph with column picks folded into matrix products; same values."""
+    users = users_of(graph)
+    values = {op.output.key: op.output for op in graph.operations}
+    values.update({i.value.key: i.value for i in graph.inputs})
+    made: dict[str, ir.Operation] = {}
+    count = 0
+    for op in graph.operations:
+        new = _after_linear(op, made, users) or _before_linear(op, made, values)
+        count += new is not None
+        made[op.output.key] = op if new is None else new
+    result = rename(graph, tuple(made.values()), {})
+    return PassResult(result, count > 0, (f"{count} column picks",) if count else ())
+
+
+def _after_linear(
+    op: ir.Operation, made: dict[str, ir.Operation], users: dict[str, list[ir.Operation]]
+) -> ir.Operation | None:
+    source = made.get(op.inputs[0]) if isinstance(op, ir.Gather) else None
+    if not isinstance(source, ir.Linear):
+        return None
+    columns = picked_columns(op, source.output)
+    every = [picked_columns(u, source.output) for u in users[source.output.key]]
+    if columns is None or any(c is None for c in every):
+        return None
+    return replace(
+        source,
+        output=op.output,
+        origin=op.origin,
+        weight=source.weight[:, columns],
+        bias=source.bias[columns],
+    )
+
+
+def _before_linear(
+    op: ir.Operation, made: dict[str, ir.Operation], values: dict[str, ir.Value]
+) -> ir.Operation | None:
+    source = made.get(op.inputs[0]) if isinstance(op, ir.Linear) else None
+    if not isinstance(op, ir.Linear) or source is None:
+        return None
+    before = values.get(source.inputs[0]) if source.inputs else None
+    columns = picked_columns(source, before) if before is not None else None
+    if columns is None or before is None or len(np.unique(columns)) != before.cols:
+        return None
+    if len(columns) != before.cols:
+        return None
+    weight = np.empty_like(op.weight)
+    weight[columns] = op.weight
+    return replace(op, inputs=source.inputs, weight=weight)

@@ -1,0 +1,151 @@
+"""Float reference: a Graph evaluated in float64 numpy, many samples at once.
+
+The oracle of calibration and of the import: its outputs equal those of the ONNX file up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hwcompile.compiler.errors import UsageError
+from hwcompile.compiler.ir import graph as ir
+from hwcompile.compiler.ir.expressions import evaluate as evaluate_expression
+from hwcompile.compiler.ir.graph import FloatArray, Graph
+from hwcompile.compiler.ir.tensor_graph import Array
+
+
+def evaluate(
+    graph: Graph, feeds: Mapping[str, Array], collect: bool = False
+) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+    """``(outputs, values)`` of N samples.
+
+    ``feeds`` maps model input names to ``[N, ...]`` (the batch axis of the model is N). A sequence
+    section takes as many rows as its inputs have, at most the context. ``outputs`` maps model
+    output names to ``[N, *model_shape[1:]]``, for `step` files ``[N, rows, cols]``. ``values``, only
+    with ``collect``, maps value keys to ``[N, rows, cols]``. Raises UsageError for missing feeds.
+    """
+    values: dict[str, FloatArray] = {}
+    lengths: dict[int, int] = {}
+    for given in graph.inputs:
+        if given.model_name not in feeds:
+            raise UsageError(f"input {given.model_name!a} is missing", "add it to the inputs")
+        array = np.asarray(feeds[given.model_name], np.float64)
+        x = array.reshape(len(array), -1, given.value.cols)
+        if x.shape[1] > given.value.rows:
+            raise UsageError(
+                f"input {given.model_name!a} has {x.shape[1]} rows, at most {given.value.rows} fit",
+                "shorten it",
+            )
+        if graph.sections[given.section] == "sequence":
+            lengths[given.section] = x.shape[1]
+        values[given.value.key] = x
+    samples = len(next(iter(values.values()))) if values else 1
+    last = _last_uses(graph)
+    with np.errstate(all="ignore"):
+        for i, op in enumerate(graph.operations):
+            xs = [values[k] for k in op.inputs]
+            values[op.output.key] = _run(op, xs, samples, lengths.get(op.section))
+            if not collect:
+                for key in last.get(i, ()):
+                    values.pop(key, None)
+    outputs = {o.model_name: _shaped(graph, o, values[o.value]) for o in graph.outputs}
+    return outputs, values if collect else {}
+
+
+def _last_uses(graph: Graph) -> dict[int, list[str]]:
+    last: dict[str, int] = {}
+    for i, op in enumerate(graph.operations):
+        last.update(dict.fromkeys(op.inputs, i))
+    for output in graph.outputs:
+        last.pop(output.value, None)
+    uses: dict[int, list[str]] = {}
+    for key, i in last.items():
+        uses.setdefault(i, []).append(key)
+    return uses
+
+
+def _shaped(graph: Graph, output: ir.Output, value: FloatArray) -> FloatArray:
+    if graph.form == "step" or output.kind == "logits":
+        return value
+    full = int(np.prod(output.model_shape[1:]))
+    if value[0].size == full:
+        return value.reshape(len(value), *output.model_shape[1:])
+    return value
+
+
+def _run(op: ir.Operation, xs: list[FloatArray], samples: int, length: int | None) -> FloatArray:
+    match op:
+        case ir.Embed():
+            return op.table[xs[0][..., 0].astype(np.int64)]
+        case ir.Rows():
+            rows = op.table[:length] if length and len(op.table) > 1 else op.table
+            return np.broadcast_to(rows, (samples, *rows.shape))
+        case ir.Linear():
+            return xs[0] @ op.weight + op.bias
+        case ir.Unary():
+            return evaluate_expression(op.function, xs[0])
+        case ir.Add():
+            return xs[0] + xs[1]
+        case ir.Multiply():
+            return xs[0] * xs[1]
+        case ir.Normalise():
+            x = xs[0] - xs[0].mean(-1, keepdims=True) if op.kind == "layer" else xs[0]
+            power = (x * x).mean(-1, keepdims=True)
+            return x / np.sqrt(power + op.epsilon) * op.gain + op.bias
+        case ir.Rotate():
+            rows = xs[0].shape[1]
+            return xs[0] * op.cosine[:rows] + xs[0][..., op.partner] * op.sine[:rows]
+        case ir.Attend():
+            return _attend(op, *xs)
+        case ir.Gather():
+            return _gather(op, xs)
+        case ir.MeanRows():
+            return _mean_rows(*xs)
+        case ir.Flag():
+            return (xs[0] != op.absent).astype(np.float64)
+        case _:
+            raise TypeError(type(op).__name__)
+
+
+def _attend(
+    op: ir.Attend, q: FloatArray, k: FloatArray, v: FloatArray, flags: FloatArray | None = None
+) -> FloatArray:
+    samples, rows, keys = len(q), q.shape[1], k.shape[1]
+    groups = op.heads // op.kv_heads
+
+    def heads(x: FloatArray, count: int) -> FloatArray:
+        return x.reshape(samples, x.shape[1], count, -1).transpose(0, 2, 1, 3)
+
+    q4 = heads(q, op.heads)
+    k4, v4 = (np.repeat(heads(x, op.kv_heads), groups, axis=1) for x in (k, v))
+    scores = op.scale * (q4 @ k4.swapaxes(-1, -2))
+    visible = np.ones((1, 1, rows, keys), bool)
+    if op.causal:
+        visible = np.tril(visible[0, 0])[None, None]
+    if flags is not None:
+        visible = visible & (flags[:, None, None, :, 0] != 0)
+    top = np.where(visible, scores, -np.inf).max(-1, keepdims=True)
+    weights = np.where(visible, np.exp(scores - np.where(np.isfinite(top), top, 0.0)), 0.0)
+    total = weights.sum(-1, keepdims=True)
+    out = np.where(total > 0, weights / np.where(total > 0, total, 1.0), 0.0) @ v4
+    return out.transpose(0, 2, 1, 3).reshape(samples, rows, -1)
+
+
+def _gather(op: ir.Gather, xs: list[FloatArray]) -> FloatArray:
+    samples = len(xs[0])
+    flat = np.concatenate([x.reshape(samples, -1) for x in xs], axis=1)
+    index: Any = op.index
+    if xs[0].shape[1] < op.output.rows and len(xs) == 1:
+        # A shorter sequence: rows keep their places, so the first rows of the index serve.
+        index = index[: xs[0].shape[1]]
+    return flat[:, index]
+
+
+def _mean_rows(x: FloatArray, flags: FloatArray | None = None) -> FloatArray:
+    if flags is None:
+        return x.mean(1, keepdims=True)
+    weight = (flags != 0).astype(np.float64)
+    return (x * weight).sum(1, keepdims=True) / np.maximum(weight.sum(1, keepdims=True), 1.0)
