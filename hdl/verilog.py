@@ -19,7 +19,7 @@ from amaranth.back import rtlil
 from hwcompile.compiler.errors import ToolError
 from hwcompile.compiler.ir.chip import Chip
 from hwcompile.hdl.linear import LinearPlan
-from hwcompile.hdl.memory import ram_name, ram_verilog
+from hwcompile.hdl.memory import ram_verilog
 from hwcompile.hdl.top import CORE_NAME, TOP_NAME, Core, top_verilog
 
 FILE_LIST = "filelist.f"
@@ -34,12 +34,13 @@ for line in sys.stdin.read().splitlines():
 """
 _CONVERSION = (
     "read_rtlil core.il",
-    "proc -norom",
+    "proc -nomux -norom -noopt",
     "memory_collect",
-    "opt_expr",
     "opt_clean",
+    "setattr -unset init w:*",
     "write_verilog -noattr core.v",
 )
+_RAM = re.compile(r"\bcell \\(hw_ram_(\d+)x(\d+)) ")
 _MODULE = re.compile(r"^module (\S+?)\s*\(.*?^endmodule\n", re.M | re.S)
 
 
@@ -71,17 +72,16 @@ def chip_verilog(
     the primitives they use, by module name. ``filelist.f`` names the files, the top last;
     Verilator reads ``waivers.vlt`` before them.
     """
-    modules = core_modules(rtlil.convert(Core(chip, plans), name=CORE_NAME, emit_src=False))
-    for memory in chip.memories:
-        if memory.kind in ("data", "key", "value"):
-            name = ram_name(memory.words, memory.bits)
-            modules[name] = ram_verilog(memory.words, memory.bits)
+    netlist = rtlil.convert(Core(chip, plans), name=CORE_NAME, emit_src=False)
+    modules = core_modules(netlist)
+    for match in _RAM.finditer(netlist):
+        modules[match[1]] = ram_verilog(int(match[2]), int(match[3]))
     modules |= blocks
     names = sorted(modules)
     files = {f"{name}.v": modules[name] for name in names}
     files[f"{TOP_NAME}.v"] = top_verilog(chip)
     files[FILE_LIST] = "".join(f"{name}.v\n" for name in [*names, TOP_NAME])
-    files[WAIVERS] = waivers(names)
+    files[WAIVERS] = WAIVER_TEXT
     return files
 
 
@@ -115,14 +115,13 @@ def flat_names(netlist: str) -> str:
     )
 
 
-def waivers(names: Sequence[str]) -> str:
-    """Verilator's waiver file: what its style rules say about generated code, and why it is
-    right.
-    """
-    return """\
+WAIVER_TEXT = """\
 `verilator_config
-// One file holds one module, named for it; Yosys writes constants' and sliced results' whole words.
-lint_off -rule UNUSEDSIGNAL -file "*/hw_core*.v"
-// Yosys gives registers their reset value as initial value, too.
-lint_off -rule PROCASSINIT -file "*/hw_core*.v"
+// Reviewed; only for the modules that Yosys writes from Amaranth's netlist (hw_core*).
+// Operands of different widths: Amaranth's rule (extend each by its own sign) is Verilog's rule.
+lint_off -rule WIDTHEXPAND -file "*hw_core*.v"
+// Combinational processes assign a default first, so a case need not name every value: no latch.
+lint_off -rule CASEINCOMPLETE -file "*hw_core*.v"
+// Results are computed whole and used in part.
+lint_off -rule UNUSEDSIGNAL -file "*hw_core*.v"
 """

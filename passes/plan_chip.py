@@ -437,7 +437,7 @@ class _Placement:
             if isinstance(task.operation, ir.Attend):
                 q, k = (values[key] for key in task.operation.inputs[:2])
                 reach = max(abs(q.low), abs(q.high)) * max(abs(k.low), abs(k.high))
-                widths.append((q.cols // task.operation.heads * reach).bit_length() + 1)
+                widths.append((q.cols // task.operation.heads * reach).bit_length() + 2)
         return max(widths)
 
     def body(self, loop: _TaskLoop) -> tuple[Instruction, ...]:
