@@ -8,7 +8,7 @@ from hwcompile.compiler.estimate import nodes
 from hwcompile.compiler.estimate.decision import Swing, Verdict, decide, learned_values, swings
 from hwcompile.compiler.estimate.die import grid_dies
 from hwcompile.compiler.estimate.facts import DesignFacts
-from hwcompile.compiler.estimate.ledger import Ledger, Quantity
+from hwcompile.compiler.estimate.ledger import Ledger, Quantity, percentile
 from hwcompile.compiler.estimate.scenario import Scenario
 from hwcompile.compiler.estimate.service import record_service
 from hwcompile.compiler.estimate.shuttle import Route, cheapest, routes
@@ -17,7 +17,11 @@ from hwcompile.compiler.estimate.yields import MODELS
 
 NPV = "value.npv_usd"
 SWINGS_SHOWN = 8
+MAP_USERS = tuple(10.0**k for k in range(4, 11))
+MAP_YEARS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
+QUANTILES = tuple(k / 20 for k in range(1, 20))
 LEARNED_DRAWS = 250
+DIES_DRAWN = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +37,26 @@ class NodePoint:
 
 @dataclass(frozen=True, slots=True)
 class WaferMap:
-    """Exact placement of whole dies, lower left corners in mm from the centre of the wafer."""
+    """Exact placement of whole dies, lower left corners in mm from the centre of the wafer.
+
+    ``dies`` is empty when they are too many to draw.
+    """
 
     side_mm: float
     diameter_mm: float
     edge_mm: float
     count: int
     formula_count: int
+    dies: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MapPoint:
+    """Net present value at a number of users and a life of the model, all else at the middle."""
+
+    users: float
+    life_years: float
+    npv_usd: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +74,8 @@ class Estimate:
     yields: tuple[tuple[str, float], ...]
     sweep: tuple[NodePoint, ...]
     wafer: WaferMap
+    npv_quantiles_usd: tuple[tuple[float, float], ...]
+    npv_map: tuple[MapPoint, ...]
 
     def by_name(self) -> dict[str, Quantity]:
         """Quantities by name, for :func:`hwcompile.compiler.estimate.explain.explain`."""
@@ -91,7 +110,17 @@ def estimate(facts: DesignFacts, scenario: Scenario, tables: Tables, draws: int 
         tuple((name, model(defects)) for name, model in MODELS.items()),
         tuple(_point(facts, tables, key) for key in tables["nodes"].sections()),
         _wafer_map(ledger),
+        tuple((share, percentile(ledger.samples(NPV), share)) for share in QUANTILES),
+        tuple(
+            MapPoint(users, years, ledger.evaluate(NPV, _market(users, years)))
+            for years in MAP_YEARS
+            for users in MAP_USERS
+        ),
     )
+
+
+def _market(users: float, years: float) -> dict[str, float]:
+    return {"scenario.users": users, "scenario.life_years": years}
 
 
 def _used(ledger: Ledger) -> tuple[Quantity, ...]:
@@ -113,4 +142,6 @@ def _wafer_map(ledger: Ledger) -> WaferMap:
     side = ledger.mid("area.die_mm2") ** 0.5
     diameter, edge = ledger.mid("geometry.wafer_mm"), ledger.mid("geometry.edge_mm")
     dies = grid_dies(side, side, diameter, ledger.mid("geometry.scribe_mm"), edge, offsets=4)
-    return WaferMap(side, diameter, edge, len(dies), round(ledger.mid("yield.gross_dies")))
+    formula = round(ledger.mid("yield.gross_dies"))
+    drawn = tuple(dies) if len(dies) <= DIES_DRAWN else ()
+    return WaferMap(side, diameter, edge, len(dies), formula, drawn)

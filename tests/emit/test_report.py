@@ -1,0 +1,149 @@
+import json
+import re
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from hwcompile.compiler.emit.report import (
+    LayerZeros,
+    ModuleArea,
+    ModuleCheck,
+    PassNote,
+    Port,
+    QualityLine,
+    ReportInputs,
+    build_report,
+    parse_report,
+    quantities,
+    render_html,
+    report_json,
+)
+from hwcompile.compiler.errors import OutputError
+from hwcompile.compiler.estimate.estimate import Estimate, estimate
+from hwcompile.compiler.estimate.explain import explain
+from hwcompile.compiler.estimate.facts import DesignFacts, GroupArea, Memory
+from hwcompile.compiler.estimate.figures import load_tables
+from hwcompile.compiler.estimate.scenario import load_scenario
+
+HOSTILE = "<script>alert('x')</script>\"&{{ 7 * 7 }}"
+
+FACTS = DesignFacts(
+    name="a toy",
+    item="token",
+    node_nm=45,
+    library="nangate45",
+    predictive=True,
+    weights_total=28_000,
+    weights_nonzero=26_000,
+    groups=(GroupArea("weights", 120_000.0), GroupArea("control", 8_000.0)),
+    memories=(Memory("key", "kv", 49_152), Memory("data", "data", 20_000, 9_000.0)),
+    area_basis="synthesised",
+    critical_path_ns=2.1,
+    clock_period_ns=2.5,
+    cycles_per_item=6000,
+    macs_per_item=30_000,
+    memory_bits_per_item=2e6,
+    io_signals=60,
+    context=64,
+)
+
+
+@cache
+def toy() -> Estimate:
+    return estimate(FACTS, load_scenario(), load_tables(), draws=60)
+
+
+def inputs() -> ReportInputs:
+    return ReportInputs(
+        title=HOSTILE,
+        kind="decoder",
+        estimate=toy(),
+        zeros=(LayerZeros(HOSTILE, 1024, 100, 812.5), LayerZeros("head", 0, 0)),
+        passes=(PassNote("fold_constants", True, HOSTILE), PassNote("dead_code", False, "")),
+        quality=(QualityLine("perplexity", 3.4, 3.41, 256, HOSTILE),),
+        verification=(
+            ModuleCheck("linear_0", "proven", "certificate", HOSTILE),
+            ModuleCheck("chip", "simulated", "cocotb", "64 tokens"),
+            ModuleCheck("gather_0", "not verified", "none"),
+        ),
+        modules=(ModuleArea("linear_0", "weights", 9000, 120_000.0),),
+        ports=(Port("s_axis", "in", 16, "one token id a beat"),),
+        assumptions=(HOSTILE,),
+        limits=("no place and route",),
+        options={"target": HOSTILE},
+        tools={"yosys": "0.70"},
+    )
+
+
+def test_same_inputs_same_bytes() -> None:
+    first, second = (report_json(build_report(inputs())) for _ in range(2))
+    assert first == second
+    assert render_html(parse_report(first)) == render_html(build_report(inputs()))
+
+
+def test_document_is_strict_json_with_sorted_keys_and_reads_back() -> None:
+    report = build_report(inputs())
+    text = report_json(report)
+    assert parse_report(text) == json.loads(text) == report
+    assert list(json.loads(text)) == sorted(report)
+
+
+def test_text_of_the_model_is_escaped() -> None:
+    html = render_html(build_report(inputs()))
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 6
+    assert "{{ 7 * 7 }}" in html
+
+
+def test_page_needs_nothing_from_outside() -> None:
+    html = render_html(build_report(inputs()))
+    addresses = set(re.findall(r"https?://[^\"'\s<]+", html))
+    assert addresses == {"http://www.w3.org/2000/svg"}
+    assert not re.search(r"<(script|link|img|iframe|object|embed)\b|@import|url\(", html)
+
+
+def test_page_leads_with_the_verdict_and_names_the_basis() -> None:
+    html = render_html(build_report(inputs()))
+    verdict = html.index(f'<div class="word">{toy().verdict.name}</div>')
+    order = [
+        "What it costs",
+        "Where the area",
+        "Zero weights",
+        "Quality",
+        "Verification",
+        "evidence",
+    ]
+    places = [html.index(text) for text in order]
+    assert [verdict, *places] == sorted([verdict, *places])
+    assert "batch 1" in html and "aggregate" in html
+
+
+def test_absent_parts_are_said_and_not_invented() -> None:
+    html = render_html(build_report(ReportInputs("empty", "decoder")))
+    for sentence in ("No estimate was made", "Not measured.", "Not verified.", "No netlist"):
+        assert sentence in html
+    assert "$" not in html and "mm²" not in html
+
+
+@pytest.mark.parametrize(
+    "field", ["zeros", "quality", "verification", "modules", "ports", "passes"]
+)
+def test_each_part_may_be_absent_or_empty(field: str) -> None:
+    for value in (None, ()):
+        report = build_report(replace(inputs(), **{field: value}))
+        assert "<main>" in render_html(report)
+
+
+def test_any_number_explains_itself_from_the_document() -> None:
+    numbers = quantities(parse_report(report_json(build_report(inputs()))))
+    text = explain(numbers, "cost.chip_usd")
+    assert "unit_usd(" in text and "node.wafer_usd" in text and "published" in text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"schema": "other"}', '{"schema": "hwcompile-report"}']
+)
+def test_a_foreign_document_is_refused(text: str) -> None:
+    with pytest.raises(OutputError):
+        parse_report(text)
