@@ -44,17 +44,21 @@ def run(graph: TensorGraph) -> PassResult[TensorGraph]:
         for n in rounds
         if n.output in alias
     )
-    result = _merge_equal(rebuild(graph, graph.nodes, alias))
+    result = _merge_equal(rebuild(graph, graph.nodes, alias), frozenset(alias.values()))
     return PassResult(_cancel_row_scales(result), True, lines)
 
 
-def _merge_equal(graph: TensorGraph) -> TensorGraph:
-    """Rules 2 and 3: a member equal to its root or an earlier member of the region is that one."""
+def _merge_equal(graph: TensorGraph, rounded: frozenset[str]) -> TensorGraph:
+    """Rules 2 and 3, for what depends on ``rounded``: a member equal to an earlier one is that one."""
     roots, shapes = row_roots(graph), tensor_shapes(graph)
     members: dict[str, list[Node]] = {}
     for node in graph.nodes:
         if node.output in roots:
             members.setdefault(roots[node.output], []).append(node)
+    after = set(rounded)
+    for node in graph.nodes:
+        if any(k in after for k in node.inputs):
+            after.add(node.output)
     alias: dict[str, str] = {}
     for root, nodes in members.items():
         x = probes(shapes[root][-1], _SCALES)
@@ -63,7 +67,7 @@ def _merge_equal(graph: TensorGraph) -> TensorGraph:
         for node in nodes:
             value = evaluate(node.output)
             twin = next((k for k, s, v in seen if s == node.shape and _equal(v, value)), None)
-            if twin is not None:
+            if twin is not None and node.output in after:
                 alias[node.output] = twin
             else:
                 seen.append((node.output, node.shape, value))
@@ -71,7 +75,8 @@ def _merge_equal(graph: TensorGraph) -> TensorGraph:
 
 
 def _equal(a: Array, b: Array) -> bool:
-    return bool(np.abs(a - b).max() <= _CLOSE * max(float(np.abs(a).max()), 1e-30))
+    reach = np.abs(a).max(-1, keepdims=True)
+    return bool((np.abs(a - b) <= _CLOSE * reach).all())
 
 
 def _cancel_row_scales(graph: TensorGraph) -> TensorGraph:

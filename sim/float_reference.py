@@ -6,7 +6,6 @@ The oracle of calibration and of the import: its outputs equal those of the ONNX
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -101,7 +100,7 @@ def _run(op: ir.Operation, xs: list[FloatArray], samples: int, length: int | Non
         case ir.Attend():
             return _attend(op, *xs)
         case ir.Gather():
-            return _gather(op, xs)
+            return _gather(op, xs, length)
         case ir.MeanRows():
             return _mean_rows(*xs)
         case ir.Flag():
@@ -134,14 +133,11 @@ def _attend(
     return out.transpose(0, 2, 1, 3).reshape(samples, rows, -1)
 
 
-def _gather(op: ir.Gather, xs: list[FloatArray]) -> FloatArray:
+def _gather(op: ir.Gather, xs: list[FloatArray], length: int | None) -> FloatArray:
     samples = len(xs[0])
     flat = np.concatenate([x.reshape(samples, -1) for x in xs], axis=1)
-    index: Any = op.index
-    if xs[0].shape[1] < op.output.rows and len(xs) == 1:
-        # A shorter sequence: rows keep their places, so the first rows of the index serve.
-        index = index[: xs[0].shape[1]]
-    return flat[:, index]
+    # In a shorter sequence rows keep their places, so the first rows of the index serve.
+    return flat[:, op.index if length is None else op.index[:length]]
 
 
 def _mean_rows(x: FloatArray, flags: FloatArray | None = None) -> FloatArray:

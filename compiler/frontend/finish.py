@@ -65,16 +65,17 @@ def _live(lowered: Lowered) -> tuple[ir.Operation, ...]:
 
 def _sequential(lowered: Lowered, operations: tuple[ir.Operation, ...]) -> frozenset[str]:
     """Keys of the inputs and values that belong to a sequence."""
-    sources: dict[str, frozenset[str]] = {
-        i.value.key: frozenset((i.value.key,)) for i in lowered.inputs
-    }
-    starts: frozenset[str] = frozenset()
+    none: frozenset[str] = frozenset()
+    sources = {i.value.key: frozenset((i.value.key,)) for i in lowered.inputs}
+    #: Inputs whose rows become the rows of a value: not those seen through attention.
+    rows = dict(sources)
+    starts = none
     for op in operations:
-        own: frozenset[str] = frozenset().union(*(sources.get(k, frozenset()) for k in op.inputs))
-        sources[op.output.key] = own
-    for op in operations:
+        seen = op.inputs[:1] if isinstance(op, ir.Attend) else op.inputs
+        rows[op.output.key] = none.union(*(rows.get(k, none) for k in seen))
+        sources[op.output.key] = none.union(*(sources.get(k, none) for k in op.inputs))
         if isinstance(op, ir.Attend) and op.causal:
-            starts |= sources[op.inputs[0]]
+            starts |= rows[op.inputs[0]]
     return frozenset(k for k, own in sources.items() if own & starts)
 
 

@@ -152,7 +152,7 @@ def _merge(a: tuple[Term, ...], b: tuple[Term, ...]) -> tuple[Term, ...]:
 def concatenate(forms: list[Form], axis: int) -> Form | None:
     """Forms joined along an axis, when all read one base in the same number of terms; else None."""
     bases = tuple(dict.fromkeys(b for f in forms for b in f.bases))
-    if len(bases) > 1 or any(not f.terms for f in forms) and bases:
+    if len(bases) > 1 or (any(not f.terms for f in forms) and bases):
         return None
     lead, axis = max(f.lead for f in forms), axis % len(forms[0].shape)
     count = max(len(f.terms) for f in forms)

@@ -23,7 +23,7 @@ from hwcompile.compiler.ir import graph as ir
 from hwcompile.compiler.ir.expressions import VARIABLE, constant
 from hwcompile.compiler.ir.graph import Expression, IntArray
 from hwcompile.compiler.ir.tensor_graph import Array, Node, TensorGraph, TensorInput
-from hwcompile.compiler.ir.tensor_operations import ELEMENTWISE, STRUCTURAL
+from hwcompile.compiler.ir.tensor_operations import ELEMENTWISE, OPERATIONS, STRUCTURAL
 
 Tensor = Form | Scores
 
@@ -489,6 +489,19 @@ class _Lowering:
         made = self.m.emit(ir.Gather, rows, cols, tuple(keys), index=joined.reshape(rows, cols))
         return forms.bare(made, np.arange(rows * cols).reshape(lead, *node.shape))
 
+    def _pad(self, node: Node) -> Tensor:
+        form, at = self._form(node.inputs[0]), node.attributes
+        pad = OPERATIONS["Pad"]
+
+        def filled(array: Array, value: float) -> Array:
+            return forms.per_step(lambda a: pad({**at, "value": value}, a), array)
+
+        terms = tuple(
+            replace(t, index=filled(t.index, 0), coefficient=filled(t.coefficient, 0))
+            for t in form.terms
+        )
+        return replace(form, terms=terms, offset=filled(form.offset, at["value"] / form.gain))
+
     # --- reductions -----------------------------------------------------------------------------
 
     def _reduce(self, node: Node) -> Tensor:
@@ -545,6 +558,7 @@ class _Lowering:
         "Gather": _gather,
         "Stack": _stack,
         "Concat": _concat,
+        "Pad": _pad,
         "ReduceMean": _reduce,
         "ReduceSum": _reduce,
         "ReduceMax": _reduce,

@@ -97,6 +97,16 @@ class Matrices:
         return self._affine_key(key, np.ones(1), offset, gain)
 
     def _affine(self, part: Part, offset: FloatArray, gain: float) -> str:
+        padding = part.coefficient == 0
+        if padding.any() and offset.shape == padding.shape:
+            fill, inside = uniform(offset[padding]), uniform(offset[~padding])
+            slope = uniform(part.coefficient[~padding])
+            if fill is not None and slope is not None and inside == 0.0:
+                # Elements beside a constant (the border of an image) are picked, not computed.
+                one = self.table(np.full((1, 1), fill / slope))
+                index = np.where(padding, self.size(part.base), part.index)
+                key = self.emit(ir.Gather, *index.shape, (part.base, one), index=index)
+                return self.unary(key, affine(slope * gain, 0.0))
         return self._affine_key(self.pick(part.base, part.index), part.coefficient, offset, gain)
 
     def _affine_key(

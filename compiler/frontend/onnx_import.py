@@ -19,6 +19,7 @@ from hwcompile.passes import (
     fold_gathers,
     fuse_elementwise,
     fuse_norms,
+    recognise_grids,
     remove_quantisers,
     stack_caches,
 )
@@ -31,8 +32,10 @@ TENSOR_PASSES: tuple[tuple[str, Callable[[TensorGraph], PassResult[TensorGraph]]
     ("fuse_elementwise", fuse_elementwise.run),
 )
 GRAPH_PASSES: tuple[tuple[str, Callable[[Graph], PassResult[Graph]]], ...] = (
+    ("fold_gathers", fold_gathers.run),
     ("fold_affine", fold_affine.run),
     ("fold_gathers", fold_gathers.run),
+    ("recognise_grids", recognise_grids.run),
 )
 
 
@@ -56,7 +59,7 @@ def load_model(
     Raises ModelError: every reason a file is refused, or an open dimension that needs ``shapes``.
     """
     model = vet(Path(path))
-    make_plan(model, shapes or {})
+    trace(model, make_plan(model, shapes or {}))
     return model
 
 

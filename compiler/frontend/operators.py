@@ -265,6 +265,14 @@ def _note_limit(b: Builder, data: str, sizes: list[int], parameters: tuple[str, 
             b.limits.setdefault(name, []).extend(sizes)
 
 
+def _counts_up(b: Builder, index: str) -> bool:
+    """Whether an index runs as far as an open dimension on trial does."""
+    if not b.is_constant(index) or not b.constants[index].array.size:
+        return False
+    last = int(b.constants[index].array.max())
+    return any(last == b.open_sizes.get(n, 0) - 1 for n in b.open_names.get(index, ()))
+
+
 def _slice(b: Builder, call: Call) -> list[str]:
     at = _parameters(b, call, ("starts", "ends", "axes", "steps"))
     shape = b.shape(call.inputs[0])
@@ -304,7 +312,8 @@ def _split(b: Builder, call: Call) -> list[str]:
 def _gather(b: Builder, call: Call) -> list[str]:
     data, index = call.inputs[:2]
     axis = call.attributes.get("axis", 0)
-    _note_limit(b, data, [b.shape(data)[axis]], (index,))
+    if _counts_up(b, index):
+        _note_limit(b, data, [b.shape(data)[axis]], (index,))
     if not b.is_constant(data) and b.is_constant(index):
         at = {"indices": b.value(index, "index"), "axis": axis}
         return [b.emit("Take", [data], at)]
@@ -347,7 +356,7 @@ def _cumsum(b: Builder, call: Call) -> list[str]:
 
 
 def _pad(b: Builder, call: Call) -> list[str]:
-    at = dict(call.attributes)
+    at = {"value": 0.0, **call.attributes}
     if call.input(1):
         at["pads"] = _integers(b, call.input(1), "pads")
     if call.input(2):
@@ -402,7 +411,7 @@ def _attention(b: Builder, call: Call) -> list[str]:
     """ai.onnx Attention (opset 23, 24)."""
     q, k, v = call.inputs[:3]
     at = call.attributes
-    if at.get("softcap", 0.0) or at.get("qk_matmul_output_mode", 0) and call.outputs > 3:
+    if at.get("softcap", 0.0) or (at.get("qk_matmul_output_mode", 0) and call.outputs > 3):
         raise Unsupported("soft-capped attention scores", "export without softcap")
     flat = len(b.shape(q)) == 3
     if flat:
@@ -492,9 +501,8 @@ def _skip_norm(kind: str) -> Operator:
 
     def operator(b: Builder, call: Call) -> list[str]:
         shift = 1 if kind == "layer" else 0
-        total = b.emit("Add", [call.inputs[0], call.inputs[1]])
-        if call.input(3 + shift):
-            total = b.emit("Add", [total, call.inputs[3 + shift]])
+        x, offset = call.inputs[0], call.input(3 + shift)
+        total = b.emit("Add", [b.emit("Add", [x, offset]) if offset else x, call.inputs[1]])
         bias = b.value(call.inputs[3], "bias") if shift and call.input(3) else None
         epsilon = call.attributes.get("epsilon", 1e-12)
         out = _norm(b, total, kind, b.value(call.inputs[2], "gain"), bias, epsilon)

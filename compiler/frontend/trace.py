@@ -98,6 +98,7 @@ def make_plan(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> 
     open_past = [n for n in caches if any(isinstance(d, str) for d in given[n])]
     position = "" if open_past or not caches else _find_position(model, given)
     form: FrontForm = "kv" if open_past else "step" if position else "call"
+    caches = caches if form != "call" else {}
     batch = _batch(given, {position})
     fixed = {n: _without_batch(d, batch if n != position else 1) for n, d in given.items()}
     for name in open_past:
@@ -144,11 +145,13 @@ def _find_caches(model: onnx.ModelProto, given: Mapping[str, Dims]) -> dict[str,
     near = _nearest_outputs(
         model, [n for n in given if n in floats and len(given[n]) >= 3], set(outputs)
     )
-    return {
+    found = {
         name: output
         for name, output in near.items()
         if len(outputs[output]) == len(given[name]) and _same_but_one(given[name], outputs[output])
     }
+    # A file that returns nothing else has no caches: it is a function of that input.
+    return found if set(outputs) - set(found.values()) else {}
 
 
 def _same_but_one(a: Dims, b: Dims) -> bool:
@@ -285,6 +288,10 @@ def _run(model: onnx.ModelProto, plan: Plan, b: Builder) -> dict[str, str]:
         b.origin = escape(node.name or node.output[0])
         try:
             results = OPERATORS[_operator(node)](b, _call(node, keys, model, b, plan))
+        except (KeyError, IndexError, TypeError, ValueError, ArithmeticError, AttributeError):
+            problems.append(f"{escape(node.op_type)} '{b.origin}': not what the operator defines")
+            broken.update(node.output)
+            continue
         except Unsupported as error:
             problems.append(f"{escape(node.op_type)} '{b.origin}': {error.why}; {error.hint}")
             broken.update(node.output)

@@ -8,7 +8,7 @@ operators and opsets, single assignment and order, weights. What standard tools 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import isfinite, prod
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,7 @@ def vet(path: Path) -> onnx.ModelProto:
     _check_opsets(model)
     graph = model.graph
     _check_interface(graph)
-    _check_nodes(graph)
+    _check_nodes(graph, opset(model))
     _check_order(graph)
     _load_external(model, path)
     for tensor in _tensors(graph):
@@ -86,7 +86,7 @@ def _decode(path: Path) -> onnx.ModelProto:
         model.ParseFromString(data)
     except (DecodeError, ValueError) as error:
         raise _fail("not an ONNX file, or cut short (protobuf does not decode)") from error
-    if not model.ir_version or not model.graph.node and not model.graph.output:
+    if not model.ir_version or (not model.graph.node and not model.graph.output):
         raise _fail("not an ONNX file (no graph)")
     return model
 
@@ -214,11 +214,14 @@ def _check_interface(graph: onnx.GraphProto) -> None:
         raise _fail("sparse initialisers are not supported", "store dense weights")
 
 
-def _check_nodes(graph: onnx.GraphProto) -> None:
+def _check_nodes(graph: onnx.GraphProto, version: int) -> None:
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = onnx.IR_VERSION
+    context.opset_imports = {"": version}
     bad = [
         f"{escape(node.op_type)} '{escape(node.name or '?')}': {why}"
         for node in graph.node
-        if (why := _unsupported(node))
+        if (why := _unsupported(node) or _malformed(node, context))
     ]
     if bad:
         listed = "\n".join(f"  {line}" for line in bad[:50])
@@ -240,6 +243,17 @@ def _unsupported(node: onnx.NodeProto) -> str:
     if (domain, node.op_type) not in OPERATORS:
         where = f" of domain {escape(domain)}" if domain else ""
         return f"operator{where} not supported"
+    return ""
+
+
+def _malformed(node: onnx.NodeProto, context: onnx.checker.C.CheckerContext) -> str:
+    """What is wrong with the inputs or attributes of a standard operator, or ""."""
+    if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
+        return ""
+    try:
+        onnx.checker.check_node(node, context)
+    except onnx.checker.ValidationError as error:
+        return escape(str(error).split("\n")[0], 100)
     return ""
 
 
@@ -309,6 +323,9 @@ def _check_scales(graph: onnx.GraphProto) -> None:
         tensor = known.get(node.input[1])
         if tensor is None:
             continue
-        for value in numpy_helper.to_array(tensor).astype(np.float64).reshape(-1):
-            if not isfinite(value) or value < np.finfo(np.float32).tiny:
-                raise _fail(f"scale {escape(node.input[1])} is not a normal positive number")
+        # Weights may have negative scales (onnxruntime writes them); activations may not.
+        weights = node.input[0] in known
+        values = numpy_helper.to_array(tensor).astype(np.float64)
+        values = np.abs(values) if weights else values
+        if not np.isfinite(values).all() or (values < np.finfo(np.float32).tiny).any():
+            raise _fail(f"scale {escape(node.input[1])} is not a normal positive number")
