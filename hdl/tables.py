@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from amaranth import Cat, Const, Module, Signal, Value, signed, unsigned
+from amaranth import Const, Module, Signal, Value, signed, unsigned
 from amaranth.hdl import Shape, ValueLike
 from amaranth.lib.memory import Memory
 
@@ -64,35 +64,32 @@ def _common_shape(values: Sequence[Value]) -> Shape:
 
 
 def rom(m: Module, address: ValueLike, table: IntArray, name: str) -> Signal:
-    """``table.ravel()[address]``, one cycle later. An address past the end gives 0.
+    """``table.ravel()[address]``, one cycle later; ``address`` must be inside the table.
 
     A two-dimensional table ``[rows, columns]`` is addressed ``Cat(column, row)`` with
     ``column_bits(table)`` bits of column: no multiplier, and the padding costs nothing in logic.
     """
     flat = np.asarray(table, np.int64)
+    data = Signal(table_shape(flat.ravel()), name=f"{name}_data")
+    if np.all(flat == flat.ravel()[0]):
+        m.d.comb += data.eq(int(flat.ravel()[0]))
+        return data
     if flat.ndim == 2:
         padded = np.zeros((flat.shape[0], 1 << column_bits(flat)), np.int64)
         padded[:, : flat.shape[1]] = flat
         flat = padded.ravel()
     depth = max(1 << (len(flat) - 1).bit_length(), 2)
     contents = [int(x) for x in flat] + [0] * (depth - len(flat))
-    memory = Memory(shape=table_shape(flat), depth=depth, init=contents)
+    memory = Memory(shape=data.shape(), depth=depth, init=contents)
     m.submodules[name] = memory
     port = memory.read_port(domain="sync")
-    m.d.comb += port.addr.eq(address)
-    data = Signal(table_shape(flat), name=f"{name}_data")
-    m.d.comb += data.eq(port.data)
+    m.d.comb += [port.addr.eq(address), data.eq(port.data)]
     return data
 
 
 def column_bits(table: IntArray) -> int:
     """Address bits of a column of a two-dimensional table."""
     return int(table.shape[1] - 1).bit_length()
-
-
-def rom_address(index: Value, column: Value, table: IntArray) -> Value:
-    """The address of ``table[index, column]`` for :func:`rom`; both must be inside the table."""
-    return Cat(column[: column_bits(table)], index)
 
 
 def distinct(tables: Sequence[IntArray]) -> tuple[list[IntArray], list[int]]:

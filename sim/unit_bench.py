@@ -71,31 +71,47 @@ class Result:
 # --- what a row must do ---------------------------------------------------------------------------
 
 
+FIRST_ADDRESS, GAP = 3, 2
+
+
+def gather_addresses(op: ir.Gather, inputs: Sequence[ir.Value]) -> IntArray:
+    """Data memory address of each output element, inputs placed as by :func:`cases`."""
+    places, base = [], FIRST_ADDRESS
+    for value in inputs:
+        size = value.rows * value.cols
+        places.append(np.arange(base, base + size))
+        base += size + GAP
+    return np.concatenate(places)[op.index]
+
+
 class _Layout:
     """Places matrices in the data memory, one after another with gaps of garbage."""
 
     def __init__(self, rng: np.random.Generator, low: int, high: int) -> None:
         self._rng, self._low, self._high = rng, low, high
-        self.data: list[int] = self._garbage(3)
+        self.data: list[int] = self._garbage(FIRST_ADDRESS)
 
     def _garbage(self, count: int) -> list[int]:
         return [int(x) for x in self._rng.integers(self._low, self._high + 1, count)]
 
     def place(self, x: IntArray) -> int:
         base = len(self.data)
-        self.data += [int(v) for v in x.ravel()] + self._garbage(2)
+        self.data += [int(v) for v in x.ravel()] + self._garbage(GAP)
         return base
 
     def room(self, count: int) -> int:
         base = len(self.data)
-        self.data += self._garbage(count + 2)
+        self.data += self._garbage(count + GAP)
         return base
 
 
 def cases(
     unit: Unit, select: int, inputs: Sequence[IntArray], rng: np.random.Generator
 ) -> list[Case]:
-    """A case for each output row of the unit's task ``select``, run on the matrices ``inputs``."""
+    """A case for each output row of the unit's task ``select``, run on the matrices ``inputs``.
+
+    The inputs of a Gather lie where :func:`gather_addresses` says.
+    """
     task = unit.tasks[select]
     op = task.operation
     expected = operations.spec(op).meaning(op, tuple(inputs), 0, op.output.rows)
@@ -153,6 +169,21 @@ def _attend_operands(
     )
 
 
+def _gather_operands(
+    unit: Unit, task: Task, inputs: Sequence[IntArray], bases: list[int], row: int
+) -> _Operands:
+    return {"a": row * task.operation.output.cols}, [], []
+
+
+def _sum_operands(
+    unit: Unit, task: Task, inputs: Sequence[IntArray], bases: list[int], row: int
+) -> _Operands:
+    operands = dict(zip(("a", "c"), bases, strict=False))
+    if "c" in unit.operands:
+        operands.setdefault("c", 0)
+    return operands, [], []
+
+
 def _words(x: IntArray, heads: int, bits: int, first: int) -> list[int]:
     """``first`` words of ones, then each row's heads, elements side by side."""
     size = x.shape[1] // heads
@@ -171,6 +202,8 @@ _OPERANDS: dict[type[ir.Operation], Callable[..., _Operands]] = {
     ir.Normalise: _row_operands,
     ir.Rotate: _row_operands,
     ir.Attend: _attend_operands,
+    ir.Gather: _gather_operands,
+    ir.SumRows: _sum_operands,
 }
 
 
