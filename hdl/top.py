@@ -93,6 +93,8 @@ def with_cycles(chip: Chip, plans: Sequence[linear.LinearPlan]) -> Chip:
     for component in units.values():
         component._MustUse__silence = True
 
+    scales = linear.scales(plans)
+
     def cost(i: Instruction, loop: Loop) -> Instruction:
         if i.unit == "receive":
             return replace(i, cycles=receive_cycles(chip.inputs()[i.select]))
@@ -100,7 +102,7 @@ def with_cycles(chip: Chip, plans: Sequence[linear.LinearPlan]) -> Chip:
             token = any(p.kind == "token" for p in output_ports(chip, i.select))
             return replace(i, cycles=emit_cycles(chip.program.values[i.output].cols, token))
         if i.unit == "linear":
-            return replace(i, cycles=linear.cycles(plans[i.select], i.reuse))
+            return replace(i, cycles=linear.cycles(plans[i.select], i.reuse, scales))
         first = units[i.unit].cycles(i.select, 0)
         each = units[i.unit].cycles(i.select, 1) - first if loop.rows > 1 else 0
         return replace(i, cycles=first - each, key_cycles=each)
