@@ -1,17 +1,36 @@
-"""The linear unit: one engine for all Linear operations around their matrix blocks."""
+"""The linear unit: one engine around the matrix blocks of all Linear operations. Operands a, d.
+
+A row passes four steps; the phases of one row overlap in the last two::
+
+    load      an element a cycle into the input bank, as offset binary; skipped when ``reuse``
+    planes    a bit-plane of all inputs a cycle, registered, to the selected block
+    capture   the G accumulators of a phase into a register, one after the other shifted out
+    finish    + constant of the column (bias, correction, rounding), (x multiplier), shift, saturate
+
+A phase lasts ``max(x_bits, G)`` cycles. The inputs of blocks that are not selected stay 0.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-from amaranth.hdl import Module, signed
+from amaranth import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from numpy.typing import NDArray
+from amaranth.utils import bits_for
 
-IntArray = NDArray[np.int64]
+from hwcompile.compiler.ir import program as ir
+from hwcompile.compiler.ir.operations import accumulator_interval, round_shift
+from hwcompile.compiler.ir.program import IntArray
+from hwcompile.compiler.ir.weight_logic import WeightBlock
+from hwcompile.hdl.fixed_point import saturated_by
+from hwcompile.hdl.intervals import Interval
+from hwcompile.hdl.matrix_block import phase_bits
+from hwcompile.hdl.tables import pick, rom, shape_of
+from hwcompile.hdl.unit import Pipeline, pointer, scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +38,9 @@ class LinearPlan:
     """One Linear operation on the unit: its block and the constants of its output columns.
 
     ``constant``, ``multiplier``, ``shift``: ``[outputs]``;
-    ``out = requantise(acc + constant, multiplier, shift, out_bits)``. ``low``/``high``: proven
-    interval of ``acc + constant``. ``acc_bits``: width of one accumulator of the block.
+    ``out = requantise(acc + constant, multiplier, shift, out_bits)``. ``low``, ``high``:
+    ``[outputs]``, proven interval of ``acc + constant``. ``acc_bits``: width of one accumulator of
+    the block. ``operation``: its index in the program.
     """
 
     operation: int
@@ -34,17 +54,67 @@ class LinearPlan:
     multiplier: IntArray
     shift: IntArray
     out_bits: int
-    low: int
-    high: int
+    low: IntArray
+    high: IntArray
 
     @property
     def trees(self) -> int:
         """G: output trees of the block."""
         return -(-self.outputs // self.phases)
 
+    @property
+    def phase_cycles(self) -> int:
+        """Cycles from one phase to the next: its planes, and the drain of the one before."""
+        return max(self.x_bits, self.trees)
+
+    @property
+    def exact(self) -> Interval:
+        """Least and greatest output before saturation."""
+        low = round_shift(self.low * self.multiplier, self.shift)
+        high = round_shift(self.high * self.multiplier, self.shift)
+        return int(low.min()), int(high.max())
+
+
+def plan_linear(
+    operation: int, op: ir.Linear, x: ir.Value, block: WeightBlock, module_name: str
+) -> LinearPlan:
+    """The plan of ``op`` (number ``operation`` of its program) with input ``x`` on ``block``."""
+    low, high = accumulator_interval(op, (x.low, x.high))
+    return LinearPlan(
+        operation=operation,
+        module_name=module_name,
+        inputs=block.inputs,
+        outputs=block.outputs,
+        x_bits=block.x_bits,
+        phases=block.phases,
+        acc_bits=block.acc_bits,
+        constant=block.correction + op.bias,
+        multiplier=op.multiplier,
+        shift=op.shift,
+        out_bits=op.output.bits,
+        low=low,
+        high=high,
+    )
+
+
+def cycles(plan: LinearPlan, reuse: bool, scales: bool = False) -> int:
+    """Cycles from ``start`` to ``done``, both counted.
+
+    ``scales``: whether any plan of the unit has a multiplier other than 1 (:func:`scales`).
+    """
+    load = 1 if reuse else plan.inputs + 2
+    last = plan.outputs - (plan.phases - 1) * plan.trees
+    planes = (plan.phases - 1) * plan.phase_cycles + plan.x_bits
+    return load + planes + last + (7 if scales else 5)
+
+
+def scales(plans: Sequence[LinearPlan]) -> bool:
+    """Whether a unit of these plans has a multiplier."""
+    return any((plan.multiplier != 1).any() for plan in plans)
+
 
 class Linear(wiring.Component):
-    """The linear unit (unit protocol; operands ``a``, ``d``; ``select`` counts ``plans``).
+    """The linear unit (unit protocol). ``select`` is an index into ``plans``.
 
     ``reuse``: the input bank already holds this row of this value; skip the load.
     """
@@ -70,10 +140,214 @@ class Linear(wiring.Component):
             }
         )
 
+    def cycles(self, select: int, reuse: bool) -> int:
+        """Cycles from ``start`` to ``done``, both counted."""
+        return cycles(self.plans[select], reuse, scales(self.plans))
+
     def elaborate(self, platform: object) -> Module:
-        return Module()
+        m = Module()
+        loaded, bank = self._load(m)
+        word = self._run(m, loaded, bank)
+        self._finish(m, *word)
+        return m
+
+    def _pick(self, m: Module, values: Sequence[int], name: str) -> Value:
+        return pick(m, self.select, values, name)
+
+    def _load(self, m: Module) -> tuple[Value, list[Signal]]:
+        """Fill the input bank: plane j of all inputs in ``bank[j]``. The pulse is the last load."""
+        final = self._pick(m, [p.inputs - 1 for p in self.plans], "final_input")
+        load = scan(m, self.start & ~self.reuse, final, "load")
+        m.d.comb += [
+            self.read_en.eq(load.active),
+            self.read_addr.eq(pointer(m, self.start, self.a, load.active, "source")),
+        ]
+        pipe = Pipeline(m, valid=load.active, last=load.last, index=load.index)
+        pipe.wait("arrived")
+        inputs = max(p.inputs for p in self.plans)
+        here = Signal(inputs)
+        m.d.comb += here.eq(pipe["valid"] << pipe["index"])
+        planes = max(p.x_bits for p in self.plans)
+        element = Signal(signed(planes))
+        signs = self._pick(m, [1 << (p.x_bits - 1) for p in self.plans], "sign_plane")
+        m.d.comb += element.eq(self.read_data ^ signs)
+        bank = [Signal(inputs, name=f"bank_{j}", reset_less=True) for j in range(planes)]
+        for j, plane in enumerate(bank):
+            m.d.sync += plane.eq((plane & ~here) | (element[j].replicate(inputs) & here))
+        return pipe["last"], bank
+
+    def _run(self, m: Module, loaded: Value, bank: list[Signal]) -> tuple[Value, Value]:
+        """Drive the blocks and capture their accumulators.
+
+        The first word of the capture register, and whether it is an output of the row.
+        """
+        pipe = self._count(m, loaded | (self.start & self.reuse))
+        plane = Signal(len(bank[0]), reset_less=True)
+        with m.If(pipe["valid"]), m.Switch(pipe["plane"]):
+            for j, bits in enumerate(bank[:-1]):
+                with m.Case(j):
+                    m.d.sync += plane.eq(bits)
+            with m.Default():
+                m.d.sync += plane.eq(bank[-1])
+        pipe.wait("plane")
+        words = self._blocks(m, pipe, plane)
+        pipe.wait("summed")
+        bits = max(p.acc_bits for p in self.plans)
+        held = Signal(len(words), reset_less=True)
+        left = Signal(range(len(words) // bits + 1))
+        columns = [
+            (p.outputs - (p.phases - 1) * p.trees, p.trees) for p in self.plans
+        ]  # of the last phase, of the others
+        with m.If(pipe["valid"] & pipe["last"]):
+            final = self._pick(m, [c[0] for c in columns], "final_columns")
+            other = self._pick(m, [c[1] for c in columns], "phase_columns")
+            m.d.sync += [held.eq(words), left.eq(Mux(pipe["final"], final, other))]
+        with m.Else():
+            m.d.sync += held.eq(held >> bits)
+            with m.If(left.any()):
+                m.d.sync += left.eq(left - 1)
+        return held[:bits], left.any()
+
+    def _count(self, m: Module, begin: Value) -> Pipeline:
+        """Issue the planes of each phase, from the cycle after ``begin``.
+
+        Control bits: ``valid``, ``plane``, ``first`` and ``last`` plane of a phase, ``phase`` and
+        ``final`` phase.
+        """
+        cycle = Signal(range(max(p.phase_cycles for p in self.plans)), reset_less=True)
+        phase = Signal(range(max(p.phases for p in self.plans)), reset_less=True)
+        active, on, last, final = Signal(), Signal(), Signal(), Signal()
+        planes = self._pick(m, [p.x_bits for p in self.plans], "planes")
+        m.d.comb += [
+            on.eq(active & (cycle < planes)),
+            last.eq(cycle == planes - 1),
+            final.eq(phase == self._pick(m, [p.phases - 1 for p in self.plans], "final_phase")),
+        ]
+        with m.If(active):
+            m.d.sync += cycle.eq(cycle + 1)
+            with m.If(cycle == self._pick(m, [p.phase_cycles - 1 for p in self.plans], "period")):
+                m.d.sync += [cycle.eq(0), phase.eq(phase + 1)]
+        with m.If(begin):
+            m.d.sync += [active.eq(1), cycle.eq(0), phase.eq(0)]
+        with m.Elif(last & final):
+            m.d.sync += active.eq(0)
+        plane = cycle[: bits_for(max(p.x_bits for p in self.plans) - 1)]
+        return Pipeline(
+            m, valid=on, plane=plane, first=cycle == 0, last=last, phase=phase, final=final
+        )
+
+    def _blocks(self, m: Module, pipe: Pipeline, plane: Signal) -> Signal:
+        """The accumulators of the selected block, each in a word of the widest accumulator."""
+        bits = max(p.acc_bits for p in self.plans)
+        words = Signal(bits * max(p.trees for p in self.plans))
+        with m.Switch(self.select):
+            for number, plan in enumerate(self.plans):
+                chosen = Signal(name=f"chosen_{number}")
+                acc = Signal(plan.acc_bits * plan.trees, name=f"acc_{number}")
+                m.d.comb += chosen.eq(self.select == number)
+                ports: dict[str, Value] = {
+                    "i_clk": ClockSignal(),
+                    "i_en": pipe["valid"] & chosen,
+                    "i_first": pipe["first"],
+                    "i_x": plane[: plan.inputs] & chosen.replicate(plan.inputs),
+                    "o_acc": acc,
+                }
+                if plan.phases > 1:
+                    ports["i_phase"] = pipe["phase"][: phase_bits(plan.phases)]
+                m.submodules[f"block_{number}"] = Instance(plan.module_name, **ports)
+                with m.Case(number):
+                    m.d.comb += words.eq(_padded(acc, plan.acc_bits, bits))
+        return words
+
+    def _finish(self, m: Module, word: Value, valid: Value) -> None:
+        """Constant, multiplier, shift, saturation and write of the outputs, one a cycle."""
+        constants = _Constants(self.plans)
+        address = pointer(m, self.start, self._pick(m, constants.bases(), "base"), valid, "column")
+        left = Signal(range(max(p.outputs for p in self.plans) + 1))
+        with m.If(self.start):
+            m.d.sync += left.eq(self._pick(m, [p.outputs for p in self.plans], "outputs"))
+        with m.Elif(valid):
+            m.d.sync += left.eq(left - 1)
+        pipe = Pipeline(m, valid=valid, last=left == 1)
+        acc = pipe.step(word, word.shape(), "word")
+        table = constants.table()
+        entry = rom(m, address, table, "constants")
+        constant, multiplier, shift = constants.fields(entry)
+        total = Signal(constants.sum_shape, name="total_next")
+        m.d.comb += total.eq(acc + constant)
+        pipe.attach(shift=shift, multiplier=multiplier)
+        x = pipe.step(total, constants.sum_shape, "total")
+        if constants.scales:
+            x = pipe.step(x * pipe["multiplier"], constants.product_shape, "product")
+            # One bit of fraction stays, and rounds half up after the shift.
+            x = pipe.step((x << constants.left + 1) >> pipe["shift"], constants.half_shape, "half")
+            result = (x >> 1) + x[0]
+        else:
+            result = (x << constants.left) >> pipe["shift"]
+        bits = [p.out_bits for p in self.plans]
+        exact = [p.exact for p in self.plans]
+        data = saturated_by(m, self.select, result, bits, exact, "result")
+        m.d.comb += self.write_addr.eq(pointer(m, self.start, self.d, self.write_en, "target"))
+        m.d.sync += [
+            self.write_en.eq(pipe["valid"]),
+            self.done.eq(pipe["valid"] & pipe["last"]),
+            self.write_data.eq(data),
+        ]
 
 
-def cycles(plan: LinearPlan, reuse: bool) -> int:
-    """Cycles from ``start`` to ``done`` inclusive."""
-    raise NotImplementedError
+def _padded(acc: Signal, from_bits: int, to_bits: int) -> Value:
+    """Words of ``from_bits`` side by side, each zero-extended to ``to_bits``."""
+    if from_bits == to_bits:
+        return acc
+    words = [acc[at : at + from_bits] for at in range(0, len(acc), from_bits)]
+    return Cat(*(Cat(word, Const(0, to_bits - from_bits)) for word in words))
+
+
+class _Constants:
+    """One ROM word for each column of each plan: constant, then multiplier, then shift.
+
+    Without a multiplier, half of the last place is part of the constant. Shifts are counted from
+    the greatest left shift, so that none is negative.
+    """
+
+    def __init__(self, plans: Sequence[LinearPlan]) -> None:
+        self.plans = plans
+        self.scales = scales(plans)
+        shift = np.concatenate([p.shift for p in plans])
+        low, high = (np.concatenate([getattr(p, end) for p in plans]) for end in ("low", "high"))
+        self.left = max(0, -int(shift.min()))
+        self.shift = shift + self.left
+        self.multiplier = np.concatenate([p.multiplier for p in plans])
+        half = np.where(shift > 0, np.left_shift(1, np.maximum(shift - 1, 0)), 0)
+        half = np.zeros_like(half) if self.scales else half
+        self.constant = np.concatenate([p.constant for p in plans]) + half
+        low, high = low + half, high + half
+        self.sum_shape = shape_of(min(int(low.min()), -1), int(high.max()))
+        low, high = low * self.multiplier, high * self.multiplier
+        self.product_shape = shape_of(min(int(low.min()), -1), int(high.max()))
+        low, high = (round_shift(v << self.left + 1, self.shift) for v in (low, high))
+        self.half_shape = shape_of(min(int(low.min()), -1) - 1, int(high.max()) + 1)
+
+    def bases(self) -> list[int]:
+        """ROM address of each plan's column 0."""
+        sizes = [p.outputs for p in self.plans]
+        return [sum(sizes[:i]) for i in range(len(sizes))]
+
+    def _bits(self) -> tuple[int, int, int]:
+        multiplier = int(self.multiplier.max()).bit_length() if self.scales else 0
+        return self.sum_shape.width, multiplier, int(self.shift.max()).bit_length()
+
+    def table(self) -> IntArray:
+        """The words, modulo the width of the sum."""
+        constant, multiplier, _ = self._bits()
+        word = self.constant & ((1 << constant) - 1)
+        if self.scales:
+            word = word | self.multiplier << constant
+        return word | self.shift << constant + multiplier
+
+    def fields(self, word: Value) -> tuple[Value, Value, Value]:
+        """Constant, multiplier and shift of a word."""
+        constant, multiplier, shift = self._bits()
+        parts = (0, constant, constant + multiplier, constant + multiplier + shift)
+        c, k, s = (word[a:b] for a, b in pairwise(parts))
+        return c, k, s

@@ -1,8 +1,8 @@
 """Verilog of a weight block, written straight from its arrays (IEEE 1364-2005).
 
-One module a matrix, ports as in docs/hardware.md. Full and half adders are vectors of
-``hw_full_adders`` and ``hw_half_adders`` (:mod:`hwcompile.hdl.cells`), so that synthesis can give them
-the adder cells of the target. Phases are decoded next to where they are used: one table for each
+One module a matrix, ports as in docs/hardware.md. Adders are vectors of ``hw_full_adders`` and
+``hw_half_adders`` (:mod:`hwcompile.hdl.cells`), so that synthesis can give them the adder cells of
+the target. Phases are decoded next to where they are used: one table for each
 output tree and ``DECODER_INPUTS`` inputs, behind its own copy of the phase bits, so that nothing
 but the phase itself crosses the block.
 """
@@ -188,9 +188,7 @@ def _folded_leaves(block: WeightBlock) -> Iterator[str]:
         yield f"  wire {_range(end - first)}leaf{first} = ~({_concat(pieces)}\n      & {mask});"
 
 
-def _decoder(
-    name: str, part: IntArray, functions: BoolArray, wires: list[str]
-) -> Iterator[str]:
+def _decoder(name: str, part: IntArray, functions: BoolArray, wires: list[str]) -> Iterator[str]:
     """Tables of the phase functions ``part``; puts the name of each bit in ``wires``."""
     phases = functions.shape[1]
     width = phase_bits(phases)
@@ -201,12 +199,14 @@ def _decoder(
         vector = f"f{name}_{first // WORD}"
         for n, f in enumerate(word):
             wires[f] = f"{vector}[{n}]" if len(word) > 1 else vector
-        yield f"  reg {_range(len(word))}{vector};"
-        yield f"  always @*\n    case (phase{name})"
+        # A function, not an always block: it has its value from time 0 on in every simulator.
+        yield f"  function {_range(len(word))}t{vector}(input {_range(width)}k);"
+        yield "    case (k)"
         for k in range(phases):
             label = f"{width}'d{k}" if k < phases - 1 else "default"
-            yield f"      {label}: {vector} = {_ones(functions[word, k])};"
-        yield "    endcase"
+            yield f"      {label}: t{vector} = {_ones(functions[word, k])};"
+        yield "    endcase\n  endfunction"
+        yield f"  wire {_range(len(word))}{vector} = t{vector}(phase{name});"
 
 
 def _varies(functions: BoolArray) -> BoolArray:

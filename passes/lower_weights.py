@@ -1,9 +1,9 @@
 """Lower a constant matrix to a weight block: digits, leaves, compressor trees.
 
-1. P = 1: each weight becomes canonical signed digits; a digit ``+2^k`` puts ``x_i`` into column k of
-   its output, ``-2^k`` puts ``NOT x_i``; zero digits put nothing.
-2. P > 1: sign and magnitude; one tap (sign) for each tree and input, one leaf (mask) for each of its
-   magnitude bits that is 1 in some phase. Phases where the tap is 0 leave its sign free: it takes
+1. P = 1: each weight becomes canonical signed digits; a digit ``+2^k`` puts ``x_i`` into column k
+   of its output, ``-2^k`` puts ``NOT x_i``; zero digits put nothing.
+2. P > 1: sign and magnitude; one tap (sign) for each tree and input, one leaf (mask) for each of
+   its magnitude bits that is 1 in some phase. Phases where the tap is 0 leave its sign free: it takes
    the value that makes the phase function simplest.
 3. Columns are compressed level by level: every three bits of a column become a sum and a carry to
    the next column; when all lower columns are down to one bit, a half adder settles the next two,
@@ -16,7 +16,7 @@ What must NOT change: the arrays are walked back and must give the matrix, alway
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,9 +55,10 @@ def lower_weights(
     phases = -(-weight.shape[1] // trees)
     leaves = _flat(weight, share) if phases == 1 else _folded(weight, trees, phases)
     block = _assemble(weight.shape, x_bits, phases, leaves)
-    if not np.array_equal(expand(block).weight, weight):
+    expansion = expand(block)
+    if not np.array_equal(expansion.weight, weight):
         raise WeightLogicError("A weight block does not compute its matrix.")
-    return block
+    return replace(block, correction=expansion.correction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,7 @@ def _folded(weight: IntArray, trees: int, phases: int) -> _Leaves:
     return _Leaves(
         tap_input=tap_input,
         tap_tree=tap_tree,
-        # A leaf is NAND(x XOR sign, mask): the constant less what the weight with sign flipped gives.
+        # A leaf is NAND(x XOR sign, mask): a constant less what the opposite weight gives.
         tap_sign=simplest(tap_weight > 0, tap_weight != 0),
         leaf_tap=tap_number[tree, i],
         leaf_mask=simplest(digit[tree, k, i], np.broadcast_to(care[tree], (len(tree), phases))),
@@ -221,6 +222,7 @@ def _assemble(shape: tuple[int, ...], x_bits: int, phases: int, leaves: _Leaves)
         upper_bits=np.array(upper, np.int64),
         upper_start=np.concatenate([[0], np.cumsum(widths)]),
         zero_digits=leaves.zero_digits,
+        correction=np.zeros(shape[1], np.int64),
     )
 
 

@@ -11,7 +11,6 @@ and ``N + 2 + 2f`` for the sum and carry of adder f.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np

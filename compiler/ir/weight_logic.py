@@ -63,6 +63,7 @@ class WeightBlock:
     ``upper_bits[upper_start[g] : upper_start[g + 1]]`` are the bits of tree g's new upper part,
     least significant first; a tree without weights has none. ``zero_digits``: places of a digit
     (tree, input, power of two) that hold zero in every phase and so cost nothing.
+    ``correction[M]``: what :func:`expand` finds missing to W x.
     """
 
     inputs: int
@@ -79,6 +80,7 @@ class WeightBlock:
     upper_bits: IntArray
     upper_start: IntArray
     zero_digits: int
+    correction: IntArray
 
     @property
     def trees(self) -> int:
@@ -224,9 +226,10 @@ def expand(block: WeightBlock) -> Expansion:
 
     Each tree's upper part is the sum of its bits times their powers of two. A full adder's outputs
     with coefficients (c, 2c) stand for c times the sum of its inputs; a carry may be missing only
-    where its coefficient is a multiple of the tree's modulus. An inverter is 1 - input. What remains
-    are a constant and the coefficients of leaves and feedback bits. Raises WeightLogicError when the walk does not close, when a tree can
-    exceed its width, or when the feedback is not ``upper >> 1``.
+    where its coefficient is a multiple of the tree's modulus. An inverter is 1 - input. What is
+    left is a constant and the coefficients of leaves and feedback bits. Raises WeightLogicError
+    when the walk does not close, when a tree can exceed its width, or when the feedback is not
+    ``upper >> 1``.
     """
     terms, constant = _walk_back(block)
     on, off = _leaf_sums(block, terms)
