@@ -69,6 +69,18 @@ def symmetric(samples: FloatArray, bits: int) -> Grid:
     return min(grids, key=lambda grid: error(samples, grid))
 
 
+def symmetric_columns(samples: FloatArray, bits: int) -> FloatArray:
+    """Scales ``[cols]`` of least error, each column of ``[n, cols]`` for itself."""
+    most = np.abs(samples).max(0)
+    candidates = np.where(most > 0, most, 1.0) * _FACTORS[:, None] / limit(bits)
+    errors = [
+        ((Grid(bits, scale).integers(samples) * scale - samples) ** 2).mean(0)
+        for scale in candidates
+    ]
+    best = np.argmin(errors, 0)[None, :]
+    return np.asarray(np.take_along_axis(candidates, best, 0)[0], np.float64)
+
+
 def shifted(
     samples: FloatArray, bits: int, function: Callable[[FloatArray], FloatArray] | None = None
 ) -> Grid:
@@ -82,11 +94,10 @@ def shifted(
     samples = _thin(samples)
     best = _search_ends(samples, bits, function, low, high, np.linspace(0, 0.75, 11))
     step = 0.075 * (high - low)
-    fine = (float(best[0]) - step, float(best[1]) + step)
-    low, high = max(low, fine[0]), min(high, fine[1])
+    low, high = max(low, best[0] - step), min(high, best[1] + step)
     part = min(0.9, 2 * step / (high - low))
     ends = _search_ends(samples, bits, function, low, high, np.linspace(0, part, 8))
-    return _between(*ends, bits)
+    return _between(ends[0], ends[1], bits)
 
 
 def _search_ends(
@@ -100,7 +111,7 @@ def _search_ends(
     span = high - low
     ends = [(low + a * span, high - b * span) for a in cuts for b in cuts if a + b < 0.95]
     exact = None if function is None else function(samples)
-    return min(ends, key=lambda e: error(samples, _between(*e, bits), function, exact))
+    return min(ends, key=lambda e: error(samples, _between(e[0], e[1], bits), function, exact))
 
 
 def _between(low: float, high: float, bits: int) -> Grid:

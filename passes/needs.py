@@ -2,7 +2,7 @@
 
 Forms, by what reads the value:
 
-* ``wide``: additions and norms (the residual stream). All values joined by additions share one grid.
+* ``wide``: additions and norms (the residual stream). Values joined by additions share one grid.
 * ``narrow``: matrices, products and means, at the activation width.
 * ``score``: query and key of attention. ``rotary``: the same before rotation, a little wider.
 * ``table``: the input of a function table.
@@ -15,16 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import ceil, log2
 from typing import Literal
 
 import numpy as np
 
 from hwcompile.compiler.ir import expressions, graph
+from hwcompile.compiler.ir.operations import limit
 from hwcompile.passes import grids
 from hwcompile.passes.grids import FloatArray, Grid
 
 Form = Literal["wide", "narrow", "score", "rotary", "table", "output", "flags"]
 Node = tuple[str, Form]
+
+_FACTOR_GUARD = 2
 
 _INPUT_FORMS: Mapping[type[graph.Operation], tuple[Form, ...]] = {
     graph.Linear: ("narrow",),
@@ -79,7 +83,15 @@ def find(net: graph.Graph, samples: Mapping[str, FloatArray], widths: Widths) ->
         form = nodes[0][1]
         if form not in ("flags", "rotary"):
             grid = _grid(net, nodes, forms, readers, samples, widths)
-            chosen.update({node: grid for node in nodes})
+            chosen.update(dict.fromkeys(nodes, grid))
+    by_column = frozenset(
+        key
+        for key, needed in forms.items()
+        if list(needed) == ["narrow"] and _free_matrices(readers[key])
+    )
+    for op in net.operations:
+        if isinstance(op, graph.Multiply) and op.output.key in by_column:
+            chosen.update(_factor_grid(net, op, readers, samples, chosen))
     for op in net.operations:
         if isinstance(op, graph.Rotate) and op.output.key in forms:
             after = chosen[(op.output.key, next(iter(forms[op.output.key])))]
@@ -90,7 +102,7 @@ def find(net: graph.Graph, samples: Mapping[str, FloatArray], widths: Widths) ->
         {key: tuple(f for f in order if f in needed) for key, needed in forms.items()},
         chosen,
         frozenset(node for nodes in members.values() if len(nodes) > 1 for node in nodes),
-        frozenset(k for k, ops in readers.items() if _free_matrices(ops) and len(forms[k]) == 1),
+        by_column,
     )
 
 
@@ -170,7 +182,34 @@ def _grid(
         functions = [op.function for op in readers_of if isinstance(op, graph.Unary)]
         if len(functions) == 1:
             return grids.shifted(seen, bits, lambda x: expressions.evaluate(functions[0], x))
-    if alone and isinstance(producer, graph.Unary) and form == "narrow":
-        if all(isinstance(op, graph.Linear) for op in readers_of):
-            return grids.shifted(seen, bits)
+    to_matrices = all(isinstance(op, graph.Linear) for op in readers_of)
+    if alone and form == "narrow" and isinstance(producer, graph.Unary) and to_matrices:
+        return grids.shifted(seen, bits)
     return grids.symmetric(seen, bits)
+
+
+def _factor_grid(
+    net: graph.Graph,
+    op: graph.Multiply,
+    readers: Mapping[str, list[graph.Operation]],
+    samples: Mapping[str, FloatArray],
+    chosen: Mapping[Node, Grid],
+) -> dict[Node, Grid]:
+    """A grid by column for one factor of a product, such that the product fills its range.
+
+    A matrix can make that factor on any grid; the guard bits keep its columns precise too.
+    """
+    producers = {o.output.key: o for o in net.operations}
+    product = chosen[(op.output.key, "narrow")]
+    for factor, other in (op.inputs[::-1], op.inputs):
+        maker = producers.get(factor)
+        if not isinstance(maker, graph.Linear) or not _free_matrices([maker]):
+            continue
+        if len(readers[factor]) > 1:
+            continue
+        bits = product.bits + _FACTOR_GUARD
+        columns = grids.symmetric_columns(samples[op.output.key], product.bits)
+        scale = columns / float(chosen[(other, "narrow")].scale)
+        reach = float((np.abs(samples[factor]).max(0) / scale).max())
+        return {(factor, "narrow"): Grid(bits, scale * 2.0 ** ceil(log2(reach / limit(bits))))}
+    return {}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from math import exp, floor, log, log2
+from math import floor, log, log2
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +28,7 @@ from hwcompile.compiler.ir.operations import (
 from hwcompile.passes import grids, narrow, needs
 from hwcompile.passes.grids import FloatArray, Grid, IntArray, Weights
 from hwcompile.passes.needs import Form, Needs, Widths
+from hwcompile.passes.round_weights import round_weights
 
 WeightKind = Literal["auto", "int8", "int6", "int4", "int3", "int2", "ternary"]
 WEIGHT_BITS: Mapping[str, int] = {
@@ -35,6 +36,7 @@ WEIGHT_BITS: Mapping[str, int] = {
 }  # fmt: skip
 _POWER_OF_TWO_FROM = 7  # fewer weight bits cannot spare what a power of two loses
 _GRID_MULTIPLIER_BITS = 8
+_GAIN_BITS = 8
 _EXP_BITS = 12
 _EXP_ENTRIES = 256
 _RECIPROCAL_GUARD = 10
@@ -46,7 +48,7 @@ class QuantiseOptions:
     """``weights``: width of weights that the file does not give as integers."""
 
     weights: WeightKind = "auto"
-    widths: Widths = Widths()
+    widths: Widths = field(default_factory=Widths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +227,9 @@ def _lower_linear(state: _State, op: graph.Linear, target: Grid) -> _Made:
     seen = x.grid.integers(state.samples[op.inputs[0]]).astype(np.float64)
     scale = np.broadcast_to(np.asarray(x.grid.scale, np.float64), (len(op.weight),))
     offset = np.broadcast_to(np.asarray(x.grid.offset, np.float64), (len(op.weight),))
-    step = float(target.scale)
+    step = target.scale
     wanted = scale[:, None] * op.weight / step
-    weights = _weights(state.options, op, wanted, (seen**2).mean(0) + 1e-6, target.bits)
+    weights = _weights(state.options, op, wanted, seen)
     drift = seen.mean(0) @ (wanted - weights.integers * weights.step)
     bias = (offset @ op.weight + op.bias - target.offset) / step + drift
     return state.emit(
@@ -243,12 +245,9 @@ def _lower_linear(state: _State, op: graph.Linear, target: Grid) -> _Made:
 
 
 def _weights(
-    options: QuantiseOptions,
-    op: graph.Linear,
-    wanted: FloatArray,
-    importance: FloatArray,
-    bits: int,
+    options: QuantiseOptions, op: graph.Linear, wanted: FloatArray, seen: FloatArray
 ) -> Weights:
+    """Weights near ``wanted`` (output units per input unit) for integer inputs ``seen``."""
     if op.grid_values is not None and options.weights == "auto":
         values = np.asarray(op.grid_values, np.int64)
         # wanted = values * scale by column: the least-squares scale is exact up to rounding.
@@ -257,10 +256,10 @@ def _weights(
         flipped = np.where(scale < 0, -1, 1)
         scale = np.where(scale == 0, 2.0**-8, np.abs(scale))
         return grids.given_weights(values * flipped, scale, _GRID_MULTIPLIER_BITS)
-    width = WEIGHT_BITS[options.weights]
-    if width >= _POWER_OF_TWO_FROM:
-        return grids.power_of_two_weights(wanted, width, importance)
-    return grids.free_weights(wanted, width, importance)
+    bits = WEIGHT_BITS[options.weights]
+    fit = grids.power_of_two_weights if bits >= _POWER_OF_TWO_FROM else grids.free_weights
+    weights = fit(wanted, bits, (seen**2).mean(0) + 1e-6)
+    return replace(weights, integers=round_weights(wanted, weights.step, bits, seen))
 
 
 def _lower_unary(state: _State, op: graph.Unary, target: Grid) -> _Made:
@@ -278,13 +277,19 @@ def _lower_add(state: _State, op: graph.Add, target: Grid) -> _Made:
 
 def _lower_multiply(state: _State, op: graph.Multiply, target: Grid) -> _Made:
     a, b = (_read(state, key, "narrow") for key in op.inputs)
-    product = float(a.grid.scale) * float(b.grid.scale)
+    product = np.asarray(a.grid.scale) * np.asarray(b.grid.scale)
     if (op.output.key, state.needs.forms[op.output.key][0]) in state.needs.shared:
-        multiplier, shift = grids.multiplier_shift(product / float(target.scale), target.bits)
+        multiplier, shift = grids.multiplier_shift(
+            float(product) / float(target.scale), target.bits
+        )
         grid = target
+    elif product.ndim:
+        columns = grids.symmetric_columns(state.samples[op.output.key], target.bits)
+        multiplier, shift = 1, round(float(np.median(np.log2(columns / product))))
+        grid = Grid(target.bits, product * 2.0**shift)
     else:
-        multiplier, shift = grids.coarse_multiplier_shift(product / float(target.scale))
-        grid = Grid(target.bits, product * 2.0**shift / multiplier)
+        multiplier, shift = grids.coarse_multiplier_shift(float(product) / float(target.scale))
+        grid = Grid(target.bits, float(product) * 2.0**shift / multiplier)
     return state.emit(ir.Multiply, [a.value, b.value], _base(op), grid, multiplier, shift)
 
 
@@ -317,15 +322,14 @@ def _root_fraction(op: graph.Normalise, x: _Made, seen: FloatArray, epsilon: int
 def _folded_gain(
     op: graph.Normalise, seen: FloatArray, bits: int
 ) -> tuple[IntArray, IntArray, int, Grid]:
-    """Gain and bias left to the matrices that follow: the norm only scales all columns alike."""
+    """Gain and bias left to the matrices that follow; each column scaled to fill its range."""
     used = op.gain != 0
-    normed = (seen - op.bias)[:, used] / op.gain[used]
-    wanted = grids.symmetric(normed, bits)
-    multiplier, down = grids.coarse_multiplier_shift(1 / float(wanted.scale))
-    step = 2.0**down / multiplier
-    gain = np.full(len(op.gain), multiplier, np.int64)
-    grid = Grid(bits, step * op.gain, op.bias)
-    return gain, gain * 0, NORMED_FRACTION + down, grid
+    normed = np.where(used, (seen - op.bias) / np.where(used, op.gain, 1.0), 0.0)
+    wanted = 1 / grids.symmetric_columns(normed, bits)
+    shift = _GAIN_BITS - floor(log2(wanted.max())) - 1
+    gain = np.maximum(np.rint(wanted * 2.0**shift), 1).astype(np.int64)
+    grid = Grid(bits, 2.0**shift / gain * op.gain, op.bias)
+    return gain, gain * 0, NORMED_FRACTION + shift, grid
 
 
 def _full_gain(op: graph.Normalise, target: Grid) -> tuple[IntArray, IntArray, int]:
@@ -370,7 +374,7 @@ def _lower_attend(state: _State, op: graph.Attend, target: Grid) -> _Made:
 
 def round_down_shift(scale: float, seen: FloatArray, bits: int) -> int:
     """The power of two below ``scale`` whose grid has the least error on samples."""
-    candidates = range(-1, 6)
+    candidates = range(-8, 6)
     return min(candidates, key=lambda drop: grids.error(seen, Grid(bits, scale * 2.0**-drop)))
 
 
