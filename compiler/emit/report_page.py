@@ -68,6 +68,19 @@ def money(value: float | None, digits: int = 3) -> str:
     return f"\N{MINUS SIGN}${text}" if value < 0 else f"${text}"
 
 
+def prefixed(value: float, unit: str) -> str:
+    """A small physical quantity with the prefix of its unit: ``0.0213 W`` as ``21.3 mW``."""
+    for factor, prefix in ((1.0, ""), (1e3, "m"), (1e6, "µ"), (1e9, "n")):
+        if abs(value) * factor >= 1:
+            return f"{number(value * factor, 3)} {prefix}{unit}"
+    return f"{number(value * 1e12, 3)} p{unit}"
+
+
+def watts(value: float) -> str:
+    """A power with its prefix."""
+    return prefixed(value, "W")
+
+
 def count(value: float) -> str:
     """A whole number, every digit of it."""
     return f"{value:,.0f}"
@@ -96,9 +109,21 @@ def _estimate_view(estimate: Mapping[str, Any]) -> dict[str, Any]:
         "alternative": estimate["scenario"]["alternative"].upper(),
         "advice": ADVICE[estimate["verdict"]["name"]],
         "pad_limited": _pad_limited(mids),
+        "zeros_cost_um2": _zeros_cost_um2(estimate["facts"]),
+        "style_watts": watts,
+        "style_joules": lambda value: prefixed(value, "J"),
         "style_money": money,
         "style_percent": percent,
     }
+
+
+def _zeros_cost_um2(facts: Mapping[str, Any]) -> float | None:
+    """Area of the zero weights if each took the mean of a non-zero one; None without any."""
+    area = sum(g["cell_area_um2"] for g in facts["groups"] if g["group"] == "weights")
+    if not area or not facts["weights_nonzero"]:
+        return None
+    zeros = facts["weights_total"] - facts["weights_nonzero"]
+    return float(area / facts["weights_nonzero"] * zeros)
 
 
 def _pad_limited(mids: Mapping[str, float]) -> bool:
@@ -125,7 +150,7 @@ def _label(name: str) -> str:
 def _area_rows(estimate: Mapping[str, Any]) -> list[tuple[str, float, str]]:
     """Parts of all dies of one copy, mm2: cells by group, memories by kind, the rest.
 
-    Memory is split by bits; routing room is what utilisation leaves between the cells.
+    Routing room is what utilisation leaves between the cells.
     """
     facts, quantities = estimate["facts"], estimate["quantities"]
     mids = {name: entry["mid"] for name, entry in quantities.items()}
@@ -135,14 +160,13 @@ def _area_rows(estimate: Mapping[str, Any]) -> list[tuple[str, float, str]]:
         (group["group"], cells * group["cell_area_um2"] / all_cells, "cells")
         for group in facts["groups"]
     ]
-    kinds: dict[str, int] = {}
+    bit_um2 = mids["node.sram_bit_um2"] / mids["geometry.memory_efficiency"]
+    kinds: dict[str, float] = {}
     for memory in facts["memories"]:
-        kinds[memory["kind"]] = kinds.get(memory["kind"], 0) + memory["bits"]
-    bits = sum(kinds.values()) or 1
-    rows += [
-        (GROUP_NAMES.get(kind, kind), mids["area.memory_mm2"] * size / bits, "memory")
-        for kind, size in kinds.items()
-    ]
+        sized = memory["area_um2"]
+        area = memory["bits"] * bit_um2 if sized is None else sized
+        kinds[memory["kind"]] = kinds.get(memory["kind"], 0.0) + area
+    rows += [(GROUP_NAMES.get(kind, kind), area / 1e6, "memory") for kind, area in kinds.items()]
     die = mids["area.die_mm2"] * mids["area.dies"]
     rows.append(("room for wires", mids["area.core_mm2"] - mids["area.memory_mm2"] - cells, "fill"))
     rows.append(("pads and ring", die - mids["area.core_mm2"], "pads"))
@@ -157,7 +181,7 @@ def _pictures(estimate: Mapping[str, Any]) -> dict[str, Markup]:
             estimate,
             "Power of one chip at full load",
             ["power.arithmetic_w", "power.memory_w", "power.clock_w", "power.leakage_w"],
-            lambda v: f"{_milli(v)}W",
+            watts,
         ),
         "tornado": _tornado(estimate),
         "distribution": _distribution(estimate),
@@ -165,16 +189,6 @@ def _pictures(estimate: Mapping[str, Any]) -> dict[str, Markup]:
         "wafer": _wafer(estimate),
     }
     return {name: Markup(text) for name, text in made.items()}  # charts escape their text
-
-
-def _milli(value: float | None) -> str:
-    """A small power with its prefix."""
-    if value is None or value == 0:
-        return number(value) + " "
-    for factor, prefix in ((1.0, ""), (1e3, "m"), (1e6, "µ"), (1e9, "n")):
-        if abs(value) * factor >= 1:
-            return f"{number(value * factor, 3)} {prefix}"
-    return f"{number(value * 1e12, 3)} p"
 
 
 def _area_picture(estimate: Mapping[str, Any]) -> str:
