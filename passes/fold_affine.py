@@ -1,8 +1,8 @@
 """Fold affine: constants beside a matrix product, norm or table move into it, exactly.
 
-1. ``Linear`` then ``* row``, ``+ row`` or ``a x + b`` (rows: constants with one row), with no other user
-   of the product: into its weight and bias. The same for a ``Normalise`` (gain, bias) and an
-   ``Embed`` (table).
+1. ``Linear`` then ``* row``, ``+ row`` or ``a x + b`` (rows: constants with one row), with no
+   other user of the product: into its weight and bias. The same for a ``Normalise`` (gain, bias)
+   and an ``Embed`` (table).
 2. ``a x + b`` before ``Linear``: into its weight and bias.
 3. Two functions in a row become one, when nothing else reads the first.
 4. A function of constant rows, or a sum or product of two, is constant rows.

@@ -1,7 +1,7 @@
 """Fold gathers: columns that are only picked or permuted are a matter of weights, not of hardware.
 
-1. ``Linear`` whose every user picks columns of it (each row in its place): each becomes a Linear with
-   those columns of weight and bias. A fused query-key-value product falls apart into three.
+1. ``Linear`` whose every user picks columns of it (each row in its place): each becomes a Linear
+   with those columns of weight and bias. A fused query-key-value product falls apart into three.
 2. A permutation of columns before ``Linear`` becomes a permutation of the rows of its weight.
 
 Not folded: picks that move rows, and products something else reads as a whole.

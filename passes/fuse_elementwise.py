@@ -1,7 +1,7 @@
 """Fuse elementwise: maximal one-variable elementwise regions become one Function of a scalar.
 
-1. The exits of a region (members used outside it) become ``Function(root)`` with one expression: every
-   variant of GELU, SiLU, squared ReLU is one table later, with no pattern for any of them.
+1. The exits of a region (members used outside it) become ``Function(root)`` with one expression:
+   every variant of GELU, SiLU, squared ReLU is one table later, with no pattern for any of them.
 2. An exit that equals its root on probes (NaN guards of a softmax) is the root.
 3. Affine exits stay as they are: they fold into a neighbouring matrix product instead.
 """
@@ -30,6 +30,7 @@ def run(graph: TensorGraph) -> PassResult[TensorGraph]:
     exits = _exits(graph, roots)
     expressions: dict[str, Expression] = {}
     alias: dict[str, str] = {}
+    weights = frozenset(n.output for n in graph.nodes if n.op == "Softmax")
     nodes: list[Node] = []
     lines: list[str] = []
     for node in graph.nodes:
@@ -37,7 +38,7 @@ def run(graph: TensorGraph) -> PassResult[TensorGraph]:
             root = roots[node.output]
             expressions[node.output] = _expression(graph, node, root, expressions)
             if node.output in exits:
-                node, same = _exit(node, root, expressions[node.output])
+                node, same = _exit(node, root, expressions[node.output], root in weights)
                 if same:
                     alias[node.output] = root
                 elif node.op == "Function":
@@ -86,11 +87,12 @@ def _expression(
     return Expression(ELEMENTWISE[node.op][1], arguments)
 
 
-def _exit(node: Node, root: str, expression: Expression) -> tuple[Node, bool]:
+def _exit(node: Node, root: str, expression: Expression, is_weight: bool) -> tuple[Node, bool]:
     if node.dtype.kind != "f":
         return node, False
-    values = evaluate(expression, _PROBES)
-    if np.allclose(values, _PROBES, rtol=1e-12, atol=0):
+    # Attention weights lie between 0 and 1: a guard that does nothing there is nothing.
+    x = np.linspace(0.0, 1.0, 65) if is_weight else _PROBES
+    if np.allclose(evaluate(expression, x), x, rtol=1e-12, atol=0):
         return node, True
     if as_affine(expression) is not None:
         return node, False

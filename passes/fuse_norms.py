@@ -1,6 +1,7 @@
 """Fuse norms: regions that compute a layer norm or RMS norm become one Norm.
 
-1. For each region with a reduction over the last axis, members are tried from the last to the first.
+1. For each region with a reduction over the last axis, members are tried from the last to the
+   first.
 2. A member is a norm when its values on probes over nine decades of scale equal those of the norm
    whose gain, bias and epsilon are read off the same values. A region with any other constant
    (another exponent, a wrong divisor that no gain explains) is left as it is.
@@ -65,7 +66,7 @@ def _probe_rows(cols: int) -> FloatArray:
 
 
 def _fit(y: FloatArray) -> tuple[str, FloatArray, FloatArray, float] | None:
-    """``(kind, gain, bias, epsilon)`` of the norm with values ``y`` on a zero row and the probes."""
+    """``(kind, gain, bias, epsilon)`` of the norm with values ``y`` on a zero row and probes."""
     if not np.isfinite(y).all():
         return None
     bias, y = y[0], y[1:]

@@ -23,7 +23,7 @@ def users_of(graph: Graph) -> dict[str, list[Operation]]:
 
 
 def rename(graph: Graph, operations: tuple[Operation, ...], alias: Mapping[str, str]) -> Graph:
-    """``graph`` with other operations, keys renamed (chains allowed) and dead operations dropped."""
+    """``graph`` with other operations, keys renamed (chains allowed), dead operations dropped."""
 
     def now(key: str) -> str:
         while key in alias:

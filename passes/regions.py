@@ -122,7 +122,7 @@ def _probe_constant(array: Array) -> Array:
 
 
 def probes(cols: int, scales: tuple[float, ...]) -> Array:
-    """Fixed pseudo-random rows ``[4 * len(scales), cols]``, four at each scale, of mean about 0.3."""
+    """Fixed pseudo-random rows ``[4 * len(scales), cols]``, four at each scale, mean 0.3."""
     generator = np.random.default_rng(cols)
     rows = generator.standard_normal((len(scales), 4, cols)) + 0.3
     return (rows * np.asarray(scales)[:, None, None]).reshape(-1, cols)

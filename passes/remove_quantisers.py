@@ -49,7 +49,7 @@ def run(graph: TensorGraph) -> PassResult[TensorGraph]:
 
 
 def _merge_equal(graph: TensorGraph, rounded: frozenset[str]) -> TensorGraph:
-    """Rules 2 and 3, for what depends on ``rounded``: a member equal to an earlier one is that one."""
+    """Rules 2 and 3, for what depends on ``rounded``: a member equal to an earlier one is it."""
     roots, shapes = row_roots(graph), tensor_shapes(graph)
     members: dict[str, list[Node]] = {}
     for node in graph.nodes:

@@ -21,7 +21,7 @@ class PassResult(Generic[G]):
 
 
 def rebuild(graph: TensorGraph, nodes: tuple[Node, ...], alias: Mapping[str, str]) -> TensorGraph:
-    """``graph`` with other nodes, keys renamed by ``alias`` (chains allowed), dead nodes dropped."""
+    """``graph`` with other nodes, keys renamed (chains allowed) and dead nodes dropped."""
 
     def now(key: str) -> str:
         while key in alias:

@@ -1,9 +1,10 @@
 """Stack caches: in a `step` file, an updated cache is the rows of all steps so far.
 
-A cache output that, for every position tried, equals the cache input with the row of that position
-replaced by a new row (one-hot blend, Where, ScatterND, ScatterElements, TensorScatter: decided by
-evaluation, not by pattern) becomes ``Stack(new row)``: the new rows of all steps, along the row axis.
-Rows after the position are never seen, which the causal mask (checked later) guarantees.
+A cache output that, for every position tried, equals the cache input with the row of that
+position replaced by a new row (one-hot blend, Where, ScatterND, ScatterElements, TensorScatter:
+decided by evaluation, not by pattern) becomes ``Stack(new row)``: the new rows of all steps,
+along the row axis. Rows after the position are never seen, which the causal mask (checked later)
+guarantees.
 """
 
 from __future__ import annotations

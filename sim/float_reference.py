@@ -1,6 +1,7 @@
 """Float reference: a Graph evaluated in float64 numpy, many samples at once.
 
-The oracle of calibration and of the import: its outputs equal those of the ONNX file up to rounding.
+The oracle of calibration and of the import: its outputs equal those of the ONNX file up to
+rounding.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ def evaluate(
 
     ``feeds`` maps model input names to ``[N, ...]`` (the batch axis of the model is N). A sequence
     section takes as many rows as its inputs have, at most the context. ``outputs`` maps model
-    output names to ``[N, *model_shape[1:]]``, for `step` files ``[N, rows, cols]``. ``values``, only
-    with ``collect``, maps value keys to ``[N, rows, cols]``. Raises UsageError for missing feeds.
+    output names to ``[N, *model_shape[1:]]``, logits to ``[N, rows, cols]``. ``values``, only with
+    ``collect``, maps value keys to ``[N, rows, cols]``. Raises UsageError for missing feeds.
     """
     values: dict[str, FloatArray] = {}
     lengths: dict[int, int] = {}

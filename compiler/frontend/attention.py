@@ -63,7 +63,7 @@ def _swap(form: Form) -> Form:
     return replace(form, terms=terms, offset=swap(form.offset))
 
 
-# --- masks -----------------------------------------------------------------------------------------
+# --- masks --------------------------------------------------------------------------------------
 
 
 def hide(scores: Scores, hidden: Form, flag_bases: frozenset[str]) -> Scores:
@@ -110,7 +110,7 @@ def _see(scores: Scores, visible: Array) -> Scores:
     return replace(scores, visible=scores.visible & align(visible, scores.lead, scores.shape))
 
 
-# --- to an Attend ----------------------------------------------------------------------------------
+# --- to an Attend -------------------------------------------------------------------------------
 
 
 def attend(m: Matrices, scores: Scores, v: Form) -> tuple[Form, str]:

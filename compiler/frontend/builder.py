@@ -42,7 +42,7 @@ class Unsupported(Exception):
 
 
 class Builder:
-    """Mutable while an import runs; ``steps`` is the number of positions of a `step` file, else 1."""
+    """Mutable while an import runs; ``steps``: number of positions of a `step` file, else 1."""
 
     def __init__(self, steps: int = 1) -> None:
         self.steps = steps
@@ -55,6 +55,7 @@ class Builder:
         self.limits: dict[str, list[int]] = {}
         #: Trial sizes of the open dimensions, while their limits are being looked for.
         self.open_sizes: dict[str, int] = {}
+        self.notes: list[str] = []
         self.origin = ""
         self._count = 0
 

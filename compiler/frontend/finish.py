@@ -2,9 +2,10 @@
 
 1. Inputs that a causal attention's queries depend on are sequences; operations that depend on a
    sequence are in the ``sequence`` section, all others in ``once``.
-2. A sequence section in which a row sees another row except through attention is no sequence: then
-   everything is ``once``.
-3. A cache belongs to the attention whose keys or values it is, seen through what only moves elements.
+2. A sequence section in which a row sees another row except through attention is no sequence:
+   then everything is ``once``.
+3. A cache belongs to the attention whose keys or values it is, seen through what only moves
+   elements.
 """
 
 from __future__ import annotations

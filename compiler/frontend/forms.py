@@ -1,9 +1,10 @@
 """Form: an n-d tensor as a linear form over the elements of row matrices.
 
 Every element is ``gain * (sum of coefficient * base[index] + offset)``, with at most one element
-of a base a term. Reshapes, transposes, slices, splits and expands only move the index arrays; rotary
-position codes show up as two terms over one base; masks and flags are forms as well. All arrays have
-the shape ``(lead, *shape)``, where ``lead`` is 1, or the number of steps of a `step` file.
+of a base a term. Reshapes, transposes, slices, splits and expands only move the index arrays;
+rotary position codes show up as two terms over one base; masks and flags are forms as well. All
+arrays have the shape ``(lead, *shape)``, where ``lead`` is 1, or the number of steps of a `step`
+file.
 """
 
 from __future__ import annotations

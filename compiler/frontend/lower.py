@@ -1,8 +1,8 @@
 """From a TensorGraph to a Graph: every tensor becomes a Form over row matrices.
 
-The graph is executed symbolically, node by node. What only moves elements costs nothing; what computes
-becomes an operation on whole matrices; attention is followed as :class:`Scores` from its first product
-to its last.
+The graph is executed symbolically, node by node. What only moves elements costs nothing; what
+computes becomes an operation on whole matrices; attention is followed as :class:`Scores` from its
+first product to its last.
 """
 
 from __future__ import annotations
@@ -180,8 +180,7 @@ class _Lowering:
                 if scores.soft:
                     raise Unsupported("a sum with attention weights", "not supported")
                 return attention.add_mask(scores, self._form(b), frozenset(self.flags))
-        a, b = (self._form(k) for k in node.inputs)
-        return self._sum(a, b)
+        return self._sum(*(self._form(k) for k in node.inputs))
 
     def _sum(self, a: Form, b: Form) -> Form:
         lazy = forms.add(a, b)
@@ -200,8 +199,7 @@ class _Lowering:
                     raise Unsupported("attention scores times a tensor", "not supported")
                 by = factor.gain * float(factor.offset.reshape(-1)[0])
                 return replace(scores, scale=scores.scale * by)
-        a, b = (self._form(k) for k in node.inputs)
-        return self._product(a, b)
+        return self._product(*(self._form(k) for k in node.inputs))
 
     def _product(self, a: Form, b: Form) -> Form:
         for one, two in ((a, b), (b, a)):
@@ -407,7 +405,7 @@ class _Lowering:
         self.tensors[key] = replace(form, gain=1.0)
         settled, made = self._settled(key)
         self.tensors[key] = replace(settled, gain=gain)
-        rows, cols = self.m.values[made].rows, matrix.shape[1]
+        rows, cols = self.m.values[made].rows, int(matrix.shape[-1])
         out = self.m.emit(
             ir.Linear, rows, cols, (made,), weight=np.ascontiguousarray(matrix), bias=np.zeros(cols)
         )
@@ -460,7 +458,7 @@ class _Lowering:
 
         def stack(a: Array) -> Array:
             rows = np.broadcast_to(a, (self.graph.steps, *a.shape[1:])).take(0, axis + 1)
-            return np.moveaxis(rows, 0, axis)[None]
+            return np.asarray(np.moveaxis(rows, 0, axis)[None])
 
         terms = tuple(
             replace(t, index=stack(t.index), coefficient=stack(t.coefficient)) for t in form.terms
@@ -533,7 +531,7 @@ class _Lowering:
     def _greatest(self, turned: Form, count: int) -> Form:
         out = forms.move(turned, lambda x: x[:1])
         for i in range(1, count):
-            out = self._larger(out, forms.move(turned, lambda x, i=i: x[i : i + 1]))
+            out = self._larger(out, forms.move(turned, _RowOf(i)))
         return out
 
     _handlers: Mapping[str, Callable[[_Lowering, Node], Tensor]] = {
@@ -563,6 +561,16 @@ class _Lowering:
         "ReduceSum": _reduce,
         "ReduceMax": _reduce,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _RowOf:
+    """Picks one row, kept as a matrix."""
+
+    row: int
+
+    def __call__(self, x: Array) -> Array:
+        return x[self.row : self.row + 1]
 
 
 def _id_inputs(graph: TensorGraph) -> frozenset[str]:

@@ -79,6 +79,7 @@ def import_model(
     """The Graph of a vetted model, as :func:`import_graph`."""
     log: list[PassRecord] = []
     tensors = trace(model, make_plan(model, shapes))
+    log.append(PassRecord("trace", True, tensors.notes))
     for name, run in TENSOR_PASSES:
         result = run(tensors)
         tensors = result.graph

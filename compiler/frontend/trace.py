@@ -19,7 +19,8 @@ from onnx import numpy_helper
 
 from hwcompile.compiler.errors import ModelError
 from hwcompile.compiler.frontend.builder import Builder, Unsupported
-from hwcompile.compiler.frontend.operators import OPERATORS, Call
+from hwcompile.compiler.frontend.call import Call
+from hwcompile.compiler.frontend.operators import OPERATORS
 from hwcompile.compiler.frontend.vet import escape, opset
 from hwcompile.compiler.ir.tensor_graph import (
     Array,
@@ -47,7 +48,7 @@ class ModelInput:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How each input is filled. ``shapes`` has batch 1; ``position`` is the input of a `step` file."""
+    """How each input is filled. ``shapes`` has batch 1; ``position``: input of a `step` file."""
 
     form: FrontForm
     steps: int
@@ -87,7 +88,7 @@ def _input_dtype(value: onnx.ValueInfoProto) -> np.dtype[Any]:
     return dtype
 
 
-# --- the plan --------------------------------------------------------------------------------------
+# --- the plan -----------------------------------------------------------------------------------
 
 
 def make_plan(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> Plan:
@@ -245,7 +246,7 @@ def _open_sizes(
     return {n: min(builder.limits[n]) for n in names}
 
 
-# --- the trace -------------------------------------------------------------------------------------
+# --- the trace ----------------------------------------------------------------------------------
 
 
 def trace(model: onnx.ModelProto, plan: Plan) -> TensorGraph:
@@ -270,6 +271,7 @@ def trace(model: onnx.ModelProto, plan: Plan) -> TensorGraph:
         tuple(builder.nodes),
         tuple(outputs),
         tuple(pairs),
+        tuple(builder.notes),
     )
 
 
@@ -351,11 +353,11 @@ def _attribute(attribute: onnx.AttributeProto) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-# --- files exported with a fixed batch above 1 ----------------------------------------------------
+# --- files exported with a fixed batch above 1 --------------------------------------------------
 
 
 def _call_without_batch(call: Call, b: Builder, batch: int) -> Call:
-    """The call with what spells out the batch size (target shapes, constants) brought to batch 1."""
+    """The call with what spells out the batch size (target shapes, constants) made batch 1."""
     inputs = list(call.inputs)
     flows = any(k and not b.is_constant(k) for k in inputs)
     if call.op in ("Reshape", "Expand") and flows and b.is_constant(inputs[1]):

@@ -91,7 +91,7 @@ def _decode(path: Path) -> onnx.ModelProto:
     return model
 
 
-# --- external data -------------------------------------------------------------------------------
+# --- external data ------------------------------------------------------------------------------
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -153,7 +153,7 @@ def _load_external(model: onnx.ModelProto, path: Path) -> None:
         del tensor.external_data[:]
 
 
-# --- structure -----------------------------------------------------------------------------------
+# --- structure ----------------------------------------------------------------------------------
 
 
 def _inline(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -282,7 +282,7 @@ def _check_order(graph: onnx.GraphProto) -> None:
             raise _fail(f"output '{escape(value.name)}' is never made")
 
 
-# --- weights -------------------------------------------------------------------------------------
+# --- weights ------------------------------------------------------------------------------------
 
 
 def _check_tensor(tensor: onnx.TensorProto) -> None:
@@ -306,7 +306,7 @@ def _is_float(tensor: onnx.TensorProto) -> bool:
 
 
 def _check_finite(name: str, array: Array) -> None:
-    """Weights must be numbers; minus infinity is known from masks and allowed where no weight is."""
+    """Weights must be numbers; minus infinity is for masks and allowed where no weight is."""
     values = np.asarray(array, np.float64)
     if np.isnan(values).any() or np.isposinf(values).any():
         raise _fail(f"tensor {name} holds NaN or infinity", "train or export the model again")

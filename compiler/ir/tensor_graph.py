@@ -44,7 +44,7 @@ class TensorInput:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operation. ``inputs`` are keys of nodes, inputs or constants; ``origin`` is for reports."""
+    """One operation. ``inputs``: keys of nodes, inputs or constants; ``origin``: for reports."""
 
     op: str
     inputs: tuple[str, ...]
@@ -76,7 +76,7 @@ class CachePair:
 
 @dataclass(frozen=True, slots=True)
 class TensorGraph:
-    """A whole file. ``steps``: number of positions of a `step` file, else 1."""
+    """A whole file. ``steps``: positions of a `step` file, else 1; ``notes``: for reports."""
 
     form: FrontForm
     steps: int
@@ -85,3 +85,4 @@ class TensorGraph:
     nodes: tuple[Node, ...]
     outputs: tuple[TensorOutput, ...]
     caches: tuple[CachePair, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -142,7 +142,7 @@ def _norm(at: Attributes, x: Array) -> Array:
 def _gather_nd(at: Attributes, x: Array, index: Array) -> Array:
     if at.get("batch_dims", 0):
         raise ValueError("GatherND with batch_dims")
-    return x[tuple(np.moveaxis(index, -1, 0))]
+    return np.asarray(x[tuple(np.moveaxis(index, -1, 0))])
 
 
 def _scatter_nd(at: Attributes, x: Array, index: Array, update: Array) -> Array:
@@ -243,6 +243,6 @@ OPERATIONS: Mapping[str, Callable[..., Array]] = {
 
 
 def evaluate(op: str, attributes: Attributes, arrays: list[Array]) -> Array:
-    """One operation on concrete arrays. Raises ValueError, IndexError on arguments that do not fit."""
+    """One operation on concrete arrays. Raises ValueError or IndexError if they do not fit."""
     with np.errstate(all="ignore"):
         return np.asarray(OPERATIONS[op](attributes, *arrays))
