@@ -127,7 +127,7 @@ def run(
             whole = shaped[output.model_name]
             results[output.model_name] = (whole * scale).astype(np.float32)
             results[f"{output.model_name}__int"] = whole
-            results[f"{output.model_name}__scale"] = np.float64(scale)
+            results[f"{output.model_name}__scale"] = np.asarray(scale)
     return results
 
 
@@ -258,9 +258,7 @@ def is_autoregressive(program: Program) -> bool:
     )
 
 
-def choose(
-    logits: IntArray, program: Program, sampling: Sampling, rng: np.random.Generator
-) -> int:
+def choose(logits: IntArray, program: Program, sampling: Sampling, rng: np.random.Generator) -> int:
     """The next token from integer logits: arg-max (lowest id first), or a draw."""
     if sampling.temperature <= 0:
         return int(logits.argmax())

@@ -116,7 +116,9 @@ class Options:
             if value is not None and not value > 0:
                 raise UsageError(f"{flag(name)} must be positive, not {value}")
         if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:
-            raise UsageError(f"--min-agreement is a share between 0 and 1, not {self.min_agreement}")
+            raise UsageError(
+                f"--min-agreement is a share between 0 and 1, not {self.min_agreement}"
+            )
 
 
 def flag(name: str) -> str:
@@ -162,9 +164,7 @@ def add_arguments(parser: argparse.ArgumentParser, only: tuple[str, ...] | None 
             about.update(action="append", metavar=f.metadata["metavar"])
         else:
             number: type = float if "float" in kind else int if kind == "int" else str
-            about.update(
-                type=number, metavar=f.metadata["metavar"], choices=f.metadata["choices"]
-            )
+            about.update(type=number, metavar=f.metadata["metavar"], choices=f.metadata["choices"])
         parser.add_argument(*names, **about)
 
 

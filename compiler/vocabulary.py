@@ -52,7 +52,9 @@ class Vocabulary:
         """
         marks = (START, END, PADDING)
         return "".join(
-            self.symbols[t] for t in tokens if t < len(self.symbols) and self.symbols[t] not in marks
+            self.symbols[t]
+            for t in tokens
+            if t < len(self.symbols) and self.symbols[t] not in marks
         )
 
 

@@ -29,8 +29,6 @@ def execute(args: argparse.Namespace, output: Output) -> int:
     model = Path(args.model)
     with StageDisplay(output) as display:
         outcome = pipeline.compile_model(model, options, display)
-    for note in outcome.notes:
-        output.message(note)
     if outcome.up_to_date:
         output.result(f"{outcome.folder}: up to date")
     elif outcome.stopped_after is not None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import webbrowser
 from pathlib import Path
 
 from hwcompile.compiler.commands import common
 from hwcompile.compiler.console import Output
-from hwcompile.compiler.emit.report import render
+from hwcompile.compiler.emit.report import parse_report, render_html
 from hwcompile.compiler.errors import MismatchError, OutputError
 from hwcompile.compiler.execute import open_design
 
@@ -33,14 +32,14 @@ def add(commands: common.Commands) -> None:
 def execute(args: argparse.Namespace, output: Output) -> int:
     folder = open_design(args.design).folder
     try:
-        content = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = parse_report((folder / "report.json").read_text(encoding="utf-8"))
+    except OSError as error:
         raise MismatchError(f"{folder}/report.json cannot be read", "rebuild the bundle") from error
     page = folder / "report.html"
     if args.output:
         page = Path(args.output)
         try:
-            page.write_text(render(content), encoding="utf-8")
+            page.write_text(render_html(content), encoding="utf-8")
         except OSError as error:
             raise OutputError(f"cannot write {page}: {error.strerror}") from error
     output.result(str(page))

@@ -43,7 +43,7 @@ def execute(args: argparse.Namespace, output: Output) -> int:
     results = engines.run(design, feeds, args.engine, args.outputs, args.limit, args.jobs)
     if args.output:
         try:
-            np.savez(Path(args.output), **results)
+            np.savez(Path(args.output), allow_pickle=False, **results)
         except OSError as error:
             raise OutputError(f"cannot write {args.output}: {error.strerror}") from error
     plain = {name: x for name, x in results.items() if not name.endswith(("__int", "__scale"))}

@@ -39,7 +39,9 @@ def check_destination(folder: Path, force: bool) -> None:
     if target.exists() and not target.is_dir():
         raise OutputError(f"{folder} is a file, not a folder", "choose another -o")
     if target in (Path.cwd(), Path.home().resolve(), Path(target.anchor)):
-        raise OutputError(f"{folder} is no place for a bundle", "choose a folder of its own with -o")
+        raise OutputError(
+            f"{folder} is no place for a bundle", "choose a folder of its own with -o"
+        )
     if not os.access(_existing_parent(target), os.W_OK):
         raise OutputError(f"{folder} cannot be written", "choose another -o")
     if force or not target.exists() or not any(target.iterdir()):
@@ -96,7 +98,9 @@ def write(folder: Path, files: Files, origin: Manifest) -> Manifest:
         (temporary / manifests.NAME).write_text(manifests.to_text(complete), encoding="utf-8")
         _put_in_place(temporary, target)
     except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror}", "choose another -o") from error
+        raise OutputError(
+            f"cannot write {folder}: {error.strerror}", "choose another -o"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return complete

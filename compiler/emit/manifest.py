@@ -68,9 +68,7 @@ def read(folder: Path) -> Manifest | None:
         fields = ("input", "options", "tools", "files")
         if not all(isinstance(document[name], dict) for name in fields):
             return None
-        return Manifest(
-            schema=str(document["schema"]), **{name: document[name] for name in fields}
-        )
+        return Manifest(schema=str(document["schema"]), **{name: document[name] for name in fields})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -92,7 +92,7 @@ def test_the_working_folder_is_refused_even_with_force(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OutputError, match="no place"):
-        bundle.check_destination(Path("."), force=True)
+        bundle.check_destination(Path(), force=True)
 
 
 def test_an_unreadable_manifest_is_no_manifest(tmp_path: Path) -> None:

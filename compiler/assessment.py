@@ -1,0 +1,379 @@
+"""From measurements to the facts of the report: quality, silicon, what the estimator must know."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hwcompile.compiler.emit.manifest import tool_versions
+from hwcompile.compiler.emit.report import (
+    LayerZeros,
+    ModuleArea,
+    ModuleCheck,
+    PassNote,
+    Port,
+    QualityLine,
+    ReportInputs,
+    build_report,
+)
+from hwcompile.compiler.errors import BudgetError
+from hwcompile.compiler.estimate.estimate import Estimate
+from hwcompile.compiler.estimate.facts import DesignFacts, GroupArea, Memory
+from hwcompile.compiler.estimate.memory_macro import macro_area_um2, memory_macro
+from hwcompile.compiler.estimate.synthesis import SynthesisResult
+from hwcompile.compiler.estimate.targets import Target
+from hwcompile.compiler.estimate.timing import TimingReport
+from hwcompile.compiler.frontend.onnx_import import PassLog
+from hwcompile.compiler.hardware import Hardware
+from hwcompile.compiler.ir import program as ir
+from hwcompile.compiler.ir.chip import Chip
+from hwcompile.compiler.ir.graph import Graph
+from hwcompile.compiler.ir.program import Program
+from hwcompile.compiler.options import Options, recorded
+from hwcompile.hdl.memory import ram_name
+from hwcompile.passes.calibrate import Calibration
+from hwcompile.sim import reference
+
+QUALITY_SAMPLES = 64
+PERIOD_STEP_NS = 0.1
+_GROUPS = (
+    ("hw_matrix_", "weights"),
+    ("hw_core_linear", "linear unit"),
+    ("hw_core_attend", "attention"),
+    ("hw_core_cache", "attention"),
+    ("hw_core_normalise", "norms"),
+    ("hw_core_lookup", "tables"),
+    ("hw_core_embed", "embedding"),
+    ("hw_core_elementwise", "elementwise"),
+    ("hw_core_rotate", "elementwise"),
+    ("hw_core_gather", "elementwise"),
+    ("hw_core_sum_rows", "elementwise"),
+    ("hw_ram_", "small memories"),
+)
+_CONTROL = "control and streams"
+
+# --- quality --------------------------------------------------------------------------------------
+
+
+def quality(program: Program, calibration: Calibration) -> tuple[QualityLine, ...]:
+    """The program against the float model on calibration inputs: agreement and relative error."""
+    feeds = {name: x[:QUALITY_SAMPLES] for name, x in calibration.feeds.items()}
+    got = reference.execute(program, feeds)
+    lines = []
+    for output in program.outputs:
+        name = output.model_name
+        want = np.asarray(calibration.outputs[name], np.float64)[:QUALITY_SAMPLES]
+        have = got[name].reshape(want.shape)
+        about = (len(want), calibration.source)
+        if output.kind == "logits":
+            equal = float((want.argmax(-1) == have.argmax(-1)).mean())
+            lines.append(QualityLine("arg-max agreement", 1.0, equal, *about))
+        power = float((want**2).mean()) or 1.0
+        error = float(((want - have) ** 2).mean()) / power
+        lines.append(QualityLine("relative squared error", 0.0, error, *about))
+    return tuple(lines)
+
+
+def check_agreement(lines: tuple[QualityLine, ...], least: float | None) -> None:
+    """Raise BudgetError when the agreement is below ``least``."""
+    for line in lines:
+        if least is not None and line.metric == "arg-max agreement" and line.design < least:
+            raise BudgetError(
+                f"{line.design:.2%} of the choices equal the float model's, {least:.2%} were asked for",
+                "try --activations int10, --weights int8, or --calibration with real inputs",
+            )
+
+
+# --- silicon --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Silicon:
+    """What synthesis and timing found. ``files``: the bundle's ``netlist/``, name -> text."""
+
+    library: str
+    node_nm: float
+    predictive: bool
+    critical_path_ns: float
+    critical_module: str
+    modules: tuple[ModuleArea, ...]
+    macros: tuple[Memory, ...]
+    files: Mapping[str, str]
+
+    @property
+    def cell_area_um2(self) -> float:
+        return sum(m.cell_area_um2 for m in self.modules)
+
+
+def silicon(synthesis: SynthesisResult, timing: TimingReport, target: Target) -> Silicon:
+    """Areas (estimated buffers included), macros and the critical path of a mapped chip."""
+    modules, files = [], {}
+    for name, module in synthesis.modules.items():
+        count = synthesis.instances[name]
+        buffers = timing.modules[name].buffer_area_um2
+        modules.append(
+            ModuleArea(
+                name,
+                group_of(name),
+                count * sum(module.cells.values()),
+                count * (module.area_um2 + buffers),
+            )
+        )
+        files[f"{name}.v"] = module.netlist.read_text(encoding="utf-8")
+    macros = []
+    for name in synthesis.black_boxes:
+        macro = memory_macro(name)
+        if macro is not None:
+            area = macro_area_um2(macro, target).value
+            macros.append(Memory(name, "memory", macro.size_bits, area))
+    slowest = timing.slowest
+    files["areas.json"] = _areas_json(synthesis, timing, tuple(macros), target)
+    return Silicon(
+        library=target.library.name,
+        node_nm=target.value("node_nm"),
+        predictive=target.predictive,
+        critical_path_ns=slowest.critical_ns,
+        critical_module=slowest.name,
+        modules=tuple(modules),
+        macros=tuple(macros),
+        files=files,
+    )
+
+
+def group_of(module: str) -> str:
+    """The part of the chip that a module belongs to."""
+    return next((group for prefix, group in _GROUPS if module.startswith(prefix)), _CONTROL)
+
+
+def _areas_json(
+    synthesis: SynthesisResult, timing: TimingReport, macros: tuple[Memory, ...], target: Target
+) -> str:
+    content = {
+        "library": target.library.name,
+        "modules": {
+            name: {
+                "instances": synthesis.instances[name],
+                "cells": dict(module.cells),
+                "cell_area_um2": round(module.area_um2, 3),
+                "estimated_buffer_area_um2": round(timing.modules[name].buffer_area_um2, 3),
+                "critical_path_ns": round(timing.modules[name].critical_ns, 4),
+            }
+            for name, module in synthesis.modules.items()
+        },
+        "macros": {m.name: {"bits": m.bits, "area_um2": m.area_um2} for m in macros},
+    }
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+
+# --- the estimator's facts ------------------------------------------------------------------------
+
+
+def period_ns(silicon: Silicon, options: Options) -> float:
+    """The clock period: as asked for, else the critical path rounded up."""
+    if options.clock_period_ns is not None:
+        return options.clock_period_ns
+    return math.ceil(silicon.critical_path_ns / PERIOD_STEP_NS) * PERIOD_STEP_NS
+
+
+def design_facts(
+    title: str,
+    program: Program,
+    hardware: Hardware,
+    silicon: Silicon,
+    options: Options,
+) -> DesignFacts:
+    """What the estimator must know of the design."""
+    chip = hardware.chip
+    weights = [m.operation.weight for m in hardware.matrices]
+    context = reference.context(program)
+    groups: dict[str, float] = {}
+    for module in silicon.modules:
+        groups[module.group] = groups.get(module.group, 0.0) + module.cell_area_um2
+    kinds = {ram_name(m.words, m.bits): m.kind for m in chip.memories}
+    return DesignFacts(
+        name=title,
+        item="token" if context else "inference",
+        node_nm=silicon.node_nm,
+        library=silicon.library,
+        predictive=silicon.predictive,
+        weights_total=sum(w.size for w in weights),
+        weights_nonzero=sum(int(np.count_nonzero(w)) for w in weights),
+        groups=tuple(GroupArea(name, area) for name, area in sorted(groups.items())),
+        memories=tuple(
+            Memory(m.name, "data" if kinds.get(m.name) == "data" else "kv", m.bits, m.area_um2)
+            for m in silicon.macros
+        ),
+        area_basis="synthesised",
+        critical_path_ns=silicon.critical_path_ns,
+        clock_period_ns=period_ns(silicon, options),
+        cycles_per_item=cycles_per_item(chip, context),
+        macs_per_item=_per_item(program, context, _macs),
+        memory_bits_per_item=_per_item(program, context, _memory_bits),
+        io_signals=sum(p.lane_bits + 3 for p in chip.ports) + 2,
+        slots=chip.slots,
+        context=context,
+    )
+
+
+def cycles_per_item(chip: Chip, context: int) -> float:
+    """Mean cycles of a token over the context (the encoder's share included), or of an inference."""
+    if not context:
+        return float(chip.cycles_once())
+    tokens = sum(chip.cycles_per_token(position) for position in range(context))
+    return (chip.cycles_once() + tokens) / context
+
+
+def _per_item(program: Program, context: int, cost: Any) -> float:
+    """A cost of operations, a row each, summed to one item."""
+    total = 0.0
+    for op in program.operations:
+        rows = op.output.rows
+        once = program.sections[op.section] == "once"
+        total += cost(program, op) * (rows / max(context, 1) if once else 1.0)
+    return total
+
+
+def _macs(program: Program, op: ir.Operation) -> float:
+    if isinstance(op, ir.Linear):
+        return float(op.weight.size)
+    if isinstance(op, ir.Attend):
+        return _visible(program, op) * (_cols(program, op, 0) + op.output.cols)
+    return 0.0
+
+
+def _memory_bits(program: Program, op: ir.Operation) -> float:
+    """Bits read and written: elements of inputs and output, for attention its keys and values."""
+    bits = op.output.cols * op.output.bits
+    if isinstance(op, ir.Attend):
+        q, k, v = (program.values[key] for key in op.inputs[:3])
+        shared = op.heads // op.kv_heads
+        words = shared * (k.cols * k.bits + v.cols * v.bits)
+        return bits + q.cols * q.bits + _visible(program, op) * words
+    return bits + sum(program.values[k].cols * program.values[k].bits for k in op.inputs)
+
+
+def _visible(program: Program, op: ir.Attend) -> float:
+    """Mean number of keys that a row sees."""
+    keys = program.values[op.inputs[1]].rows
+    return (keys + 1) / 2 if op.causal else float(keys)
+
+
+def _cols(program: Program, op: ir.Operation, index: int) -> int:
+    return program.values[op.inputs[index]].cols
+
+
+def check_budgets(estimate: Estimate, options: Options) -> None:
+    """Raise BudgetError when area or speed misses what was asked for."""
+    numbers = {q.name: q.mid for q in estimate.quantities}
+    die, rate = numbers["area.die_mm2"], numbers["performance.chip_rate"]
+    if options.max_area_mm2 is not None and die > options.max_area_mm2:
+        raise BudgetError(
+            f"the die takes {die:.4g} mm2, {options.max_area_mm2:g} mm2 were allowed",
+            f"the nearest that fits: --max-area-mm2 {die * 1.001:.4g}, or --style folded",
+        )
+    if options.min_tokens_per_s is not None and rate < options.min_tokens_per_s:
+        raise BudgetError(
+            f"the chip makes {rate:.4g} a second, {options.min_tokens_per_s:g} were asked for",
+            f"the nearest that fits: --min-tokens-per-s {rate * 0.999:.4g}, or --style bitplane",
+        )
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+
+def report(
+    title: str,
+    options: Options,
+    graph: Graph,
+    passes: PassLog,
+    calibration: Calibration,
+    program: Program,
+    quality: tuple[QualityLine, ...],
+    hardware: Hardware,
+    checks: tuple[ModuleCheck, ...],
+    silicon: Silicon,
+    estimate: Estimate,
+) -> dict[str, Any]:
+    """The document of report.json."""
+    modelled = "estimated buffers of nets with many sinks are included in the areas"
+    inputs = ReportInputs(
+        title=title,
+        kind=_kind(graph),
+        estimate=estimate,
+        zeros=tuple(
+            LayerZeros(
+                m.operation.origin or m.module,
+                m.operation.weight.size,
+                int((m.operation.weight == 0).sum()),
+            )
+            for m in hardware.matrices
+        ),
+        passes=tuple(PassNote(p.name, p.changed, "; ".join(p.lines)) for p in passes),
+        quality=quality,
+        verification=checks,
+        modules=silicon.modules,
+        ports=tuple(
+            Port(p.name, p.direction, p.lane_bits, _layout(program, p)) for p in hardware.chip.ports
+        ),
+        assumptions=(f"scales were chosen on: {calibration.source}", modelled),
+        limits=(
+            "areas are those of mapped cells before place and route",
+            f"the critical path ({silicon.critical_path_ns:.3g} ns, in {silicon.critical_module}) comes "
+            "from a linear delay model without a clock tree",
+        ),
+        options=recorded(options),
+        tools=tool_versions(),
+    )
+    return build_report(inputs)
+
+
+def _kind(graph: Graph) -> str:
+    if graph.sections == ("sequence",):
+        return f"decoder ({graph.form} file): token in, token out"
+    if "sequence" in graph.sections:
+        return "encoder-decoder: source tokens, then target tokens in, tokens out"
+    return "tensor in, tensor out"
+
+
+def _layout(program: Program, port: Any) -> str:
+    value = program.values[port.value]
+    if port.kind in ("ids", "token"):
+        return f"one token id a beat, {port.bits} bits"
+    sign = "signed" if port.signed else "unsigned"
+    return (
+        f"{value.rows} x {value.cols} elements row by row, one a beat, {port.bits} bits {sign}, "
+        f"unit {value.scale:.6g}"
+    )
+
+
+def summary(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """The lines a user reads in the terminal."""
+    estimate = report["estimate"]
+    numbers = {name: entry["mid"] for name, entry in estimate["quantities"].items()}
+    facts = estimate["facts"]
+    weights, kept = facts["weights_total"], facts["weights_nonzero"]
+    cells = sum(g["cell_area_um2"] for g in facts["groups"]) / 1e6
+    statuses = [check["status"] for check in report["verification"]]
+    counts = {s: statuses.count(s) for s in dict.fromkeys(statuses)}
+    lines = [
+        f"{report['title']}: {report['kind']}",
+        f"weights: {weights} in matrices, {weights - kept} of them zero and left out",
+    ]
+    for line in report["quality"]:
+        lines.append(
+            f"quality: {line['metric']} {line['design']:.4g} over {line['samples']} samples"
+        )
+    lines += [
+        "verified: " + ", ".join(f"{n} modules {status}" for status, n in counts.items()),
+        f"cells: {cells:.4g} mm2 in {facts['library']}, die {numbers['area.die_mm2']:.4g} mm2",
+        f"speed: {numbers['performance.chip_rate']:.4g} {facts['item']}s/s "
+        f"at {numbers['performance.clock_hz'] / 1e6:.4g} MHz",
+        f"power: {numbers['power.chip_w'] * 1e3:.4g} mW; chip {numbers['cost.chip_usd']:.4g} USD",
+        f"verdict: {estimate['verdict']['name']}",
+    ]
+    return tuple(lines)

@@ -1,0 +1,179 @@
+"""Checks of a chip's Verilog against the reference: lint, whole-chip simulation, the text itself.
+
+The same functions serve the pipeline, before a bundle is written, and ``hwcompile verify`` on what lies
+on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hwcompile.compiler.emit.report import ModuleCheck
+from hwcompile.compiler.errors import MismatchError, ToolError
+from hwcompile.compiler.hardware import Hardware
+from hwcompile.compiler.ir import program as ir
+from hwcompile.compiler.ir.chip import Chip
+from hwcompile.compiler.ir.program import IntArray, Program
+from hwcompile.compiler.tools import find_verilator
+from hwcompile.hdl.top import TOP_NAME
+from hwcompile.sim import reference, runner
+from hwcompile.sim.runner import ChipSample
+
+GENERATED = {"fast": 4, "full": 1 << 30}
+"""Tokens that the chip makes by feeding back its own, in one sample of a decoder."""
+SAMPLES = {"fast": 2, "full": 6}
+LINT_SECONDS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Test vectors of a whole chip, with what the reference gives on them."""
+
+    chip: Chip
+    samples: tuple[ChipSample, ...]
+
+    @property
+    def timeout(self) -> int:
+        """Cycles after which a chip is stuck."""
+        return runner.timeout_cycles(self.chip, self.samples, gaps=True)
+
+
+def vectors(program: Program, chip: Chip, level: str, seed: int) -> Vectors:
+    """Random and corner inputs, expected outputs; for decoders also tokens of the chip's own.
+
+    A decoder's first sample fills its context.
+    """
+    count = SAMPLES.get(level, SAMPLES["fast"])
+    inputs = _random_inputs(program, count, np.random.default_rng(seed))
+    samples = expect(program, chip, inputs)
+    own = _own_tokens(program, chip, inputs, GENERATED.get(level, GENERATED["fast"]))
+    return Vectors(chip, (*samples, *own))
+
+
+def expect(program: Program, chip: Chip, inputs: Mapping[str, IntArray]) -> list[ChipSample]:
+    """Samples on integers by value key, with the outputs of the reference."""
+    outputs = reference.run(program, inputs)
+    by_key = {o.value: outputs[o.model_name] for o in program.outputs}
+    return runner.chip_samples(chip.ports, inputs, by_key)
+
+
+def _random_inputs(program: Program, count: int, rng: np.random.Generator) -> dict[str, IntArray]:
+    """Inputs by value key ``[count, rows, cols]``; the last sample holds extremes."""
+    made = {}
+    for given in program.inputs:
+        value = given.value
+        x = rng.integers(value.low, value.high + 1, (count, value.rows, value.cols))
+        if given.kind == "flags":
+            x = (np.arange(value.rows)[None, :, None] < _lengths(count, value.rows)).astype(int)
+        elif count > 1:
+            x[-1] = rng.choice([value.low, value.high], (value.rows, value.cols))
+        made[value.key] = x.astype(np.int64)
+    return made
+
+
+def _lengths(count: int, rows: int) -> IntArray:
+    """Numbers of rows that are no padding: all of them first, then fewer."""
+    return np.array([max(1, rows - n * rows // count) for n in range(count)])[:, None, None]
+
+
+def _own_tokens(
+    program: Program, chip: Chip, inputs: Mapping[str, IntArray], most: int
+) -> list[ChipSample]:
+    """One sample of greedy generation from the first token of the first sample."""
+    tokens = [p for p in chip.ports if p.kind == "token"]
+    if not tokens or program.sections[-1] != "sequence":
+        return []
+    given = next(i for i in program.inputs if program.sections[i.section] == "sequence")
+    first = {k: x[:1] for k, x in inputs.items()}
+    prompt = [int(first[given.value.key][0, 0, 0])]
+    once = {k: x for k, x in first.items() if k != given.value.key}
+    made = reference.generate(program, prompt, min(most, reference.context(program)), once)
+    fed = np.array([*prompt, *made][: len(made)], np.int64).reshape(1, -1, 1)
+    sample = expect(program, chip, {**once, given.value.key: fed})[0]
+    port = next(p for p in chip.ports if p.value == given.value.key and p.direction == "in")
+    asked = {**sample.inputs, port.name: list(sample.inputs[port.name])[:1]}
+    return [replace(sample, inputs=asked, generate=len(made) - 1)]
+
+
+def bundle_files(checked: Vectors) -> dict[str, str]:
+    """The files of ``sim/``."""
+    return runner.bundle_files(checked.chip.ports, checked.samples, checked.timeout)
+
+
+def check_hardware(
+    hardware: Hardware, rtl: Path, checked: Vectors, level: str
+) -> tuple[ModuleCheck, ...]:
+    """Lint and simulate the Verilog in the folder ``rtl``; one line a module.
+
+    Raises:
+        MismatchError: it differs from the reference, or lint complains.
+        ToolError: no simulator.
+    """
+    names = [name.removesuffix(".v") for name in hardware.file_names]
+    if level == "none":
+        return tuple(ModuleCheck(name, "not verified", "none asked for") for name in names)
+    lint(rtl, hardware.file_names)
+    simulate(rtl, checked)
+    beats = sum(len(b) for s in checked.samples for b in s.expected.values())
+    detail = f"{beats} output values of {len(checked.samples)} samples equal the reference"
+    return tuple(
+        ModuleCheck(name, "simulated", "whole chip in Verilator", detail) for name in names
+    )
+
+
+def simulate(rtl: Path, checked: Vectors, gaps_seed: int | None = None) -> None:
+    """Simulate the whole chip. Raises MismatchError naming sample, port and beat."""
+    runner.simulate(
+        rtl,
+        checked.chip.ports,
+        checked.samples,
+        gaps_seed=gaps_seed,
+        timeout=checked.timeout,
+    )
+
+
+def lint(rtl: Path, files: Sequence[str]) -> None:
+    """``verilator --lint-only -Wall`` must say nothing.
+
+    Raises:
+        MismatchError: it complains; the message holds what it says.
+        ToolError: there is no Verilator.
+    """
+    tool = find_verilator()
+    command = [str(tool.program), "--lint-only", "-Wall", "--top-module", TOP_NAME]
+    command += [str(rtl / name) for name in ("waivers.vlt", *files) if (rtl / name).exists()]
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, **tool.environment},
+            capture_output=True,
+            text=True,
+            timeout=LINT_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ToolError(f"lint took more than {LINT_SECONDS} s") from error
+    said = [line for line in done.stderr.splitlines() if line.startswith("%")]
+    if said or done.returncode:
+        text = "\n".join(said[:10]) or done.stderr[-1000:]
+        raise MismatchError(f"lint complains about the Verilog:\n{text}".replace(f"{rtl}/", "rtl/"))
+
+
+def differing_modules(hardware: Hardware, rtl: Path) -> list[str]:
+    """Files of ``rtl`` whose text is not what the program gives, each with the layer it belongs to."""
+    layers = {f"{m.module}.v": m.operation for m in hardware.matrices}
+    found = []
+    for name, text in hardware.rtl.items():
+        path = rtl / name
+        if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != text:
+            found.append(f"rtl/{name}{_layer(layers.get(name))}")
+    return found
+
+
+def _layer(op: ir.Linear | None) -> str:
+    return f" (weights of {op.origin or op.output.key})" if op else ""

@@ -1,0 +1,316 @@
+"""The whole way as a table of stages, and the main job: model in, bundle out."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from hwcompile.compiler import assessment, checks
+from hwcompile.compiler.cache import StageCache
+from hwcompile.compiler.emit import bundle, dump, flows
+from hwcompile.compiler.emit.manifest import Manifest, tool_versions
+from hwcompile.compiler.emit.report import parse_report, render_html, report_json
+from hwcompile.compiler.errors import UsageError
+from hwcompile.compiler.estimate.estimate import estimate
+from hwcompile.compiler.estimate.figures import load_tables
+from hwcompile.compiler.estimate.scenario import DEFAULT, load_scenario
+from hwcompile.compiler.estimate.synthesis import synthesise
+from hwcompile.compiler.estimate.targets import load_target
+from hwcompile.compiler.estimate.timing import analyse_timing
+from hwcompile.compiler.execute import read_npz
+from hwcompile.compiler.frontend.onnx_import import import_model, load_model
+from hwcompile.compiler.hardware import Hardware, build_hardware
+from hwcompile.compiler.ir import serialise
+from hwcompile.compiler.ir.graph import Graph
+from hwcompile.compiler.ir.program import Program
+from hwcompile.compiler.ir.verify import verify_program
+from hwcompile.compiler.names import Ident, label
+from hwcompile.compiler.options import Options, flag, recorded
+from hwcompile.compiler.stages import Listener, Stage, cut, run_stages
+from hwcompile.hdl.top import TOP_NAME
+from hwcompile.passes import calibrate, narrow, quantise
+from hwcompile.sim import float_reference
+
+# --- the stages -----------------------------------------------------------------------------------
+
+
+def _import(options: Options, content: bytes) -> tuple[Any, ...]:
+    graph, log = import_model(onnx.load_from_string(content), shapes(options))
+    return graph, log
+
+
+def _calibrate(options: Options, graph: Graph) -> tuple[Any, ...]:
+    data = read_npz(options.calibration) if options.calibration else None
+    return (calibrate.run(graph, _float_values, data, options.seed),)
+
+
+def _float_values(graph: Graph, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
+    return float_reference.evaluate(graph, feeds, collect=True)[1]
+
+
+def _quantise(
+    options: Options, graph: Graph, calibration: calibrate.Calibration
+) -> tuple[Any, ...]:
+    chosen = quantise.QuantiseOptions(weights=options.weights)  # type: ignore[arg-type]
+    program = narrow.run(quantise.run(graph, calibration.samples, chosen))
+    if options.check:
+        verify_program(program)
+    quality = assessment.quality(program, calibration)
+    assessment.check_agreement(quality, options.min_agreement)
+    return program, quality
+
+
+def _generate(options: Options, program: Program) -> tuple[Any, ...]:
+    return (build_hardware(program, options.style),)  # type: ignore[arg-type]
+
+
+def _verify(options: Options, program: Program, hardware: Hardware) -> tuple[Any, ...]:
+    vectors = checks.vectors(program, hardware.chip, options.verify, options.seed)
+    with tempfile.TemporaryDirectory(prefix="hwcompile-") as folder:
+        rtl = write_rtl(hardware, Path(folder))
+        found = checks.check_hardware(hardware, rtl, vectors, options.verify)
+    return vectors, found
+
+
+def _synthesise(options: Options, hardware: Hardware) -> tuple[Any, ...]:
+    target = load_target(options.target, Path(options.liberty) if options.liberty else None)
+    with tempfile.TemporaryDirectory(prefix="hwcompile-") as folder:
+        rtl = write_rtl(hardware, Path(folder))
+        files = [rtl / name for name in hardware.file_names]
+        synthesis = synthesise(files, TOP_NAME, target, jobs=options.jobs)
+        return (assessment.silicon(synthesis, analyse_timing(synthesis, target), target),)
+
+
+def _estimate(
+    options: Options,
+    title: str,
+    program: Program,
+    hardware: Hardware,
+    silicon: assessment.Silicon,
+) -> tuple[Any, ...]:
+    facts = assessment.design_facts(title, program, hardware, silicon, options)
+    found = estimate(facts, load_scenario(options.scenario or DEFAULT), load_tables())
+    assessment.check_budgets(found, options)
+    return (found,)
+
+
+def _report(options: Options, title: str, *parts: Any) -> tuple[Any, ...]:
+    return (assessment.report(title, options, *parts),)
+
+
+STAGES = (
+    Stage("import", "Reading the model", _import, ("content",), ("graph", "passes"), ("shape",)),
+    Stage(
+        "calibrate",
+        "Running the float model",
+        _calibrate,
+        ("graph",),
+        ("calibration",),
+        ("calibration", "seed"),
+    ),
+    Stage(
+        "quantise",
+        "Choosing integers",
+        _quantise,
+        ("graph", "calibration"),
+        ("program", "quality"),
+        ("weights", "activations", "min_agreement"),
+    ),
+    Stage(
+        "generate",
+        "Building the chip",
+        _generate,
+        ("program",),
+        ("hardware",),
+        ("style",),
+    ),
+    Stage(
+        "verify",
+        "Simulating the Verilog against the reference",
+        _verify,
+        ("program", "hardware"),
+        ("vectors", "checks"),
+        ("verify", "seed"),
+    ),
+    Stage(
+        "synthesise",
+        "Mapping to cells",
+        _synthesise,
+        ("hardware",),
+        ("silicon",),
+        ("target", "liberty"),
+    ),
+    Stage(
+        "estimate",
+        "Estimating cost",
+        _estimate,
+        ("title", "program", "hardware", "silicon"),
+        ("estimate",),
+        ("target", "clock_period_ns", "scenario", "max_area_mm2", "min_tokens_per_s"),
+    ),
+    Stage(
+        "report",
+        "Writing the report",
+        _report,
+        (
+            "title",
+            "graph",
+            "passes",
+            "calibration",
+            "program",
+            "quality",
+            "hardware",
+            "checks",
+            "silicon",
+            "estimate",
+        ),
+        ("report",),
+        tuple(recorded(Options())),
+    ),
+)
+
+
+# --- the main job ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a compilation came to.
+
+    ``stopped_after``: the stage named with ``--stop-after``. ``report``: the document of report.json.
+    """
+
+    folder: Path
+    report: Mapping[str, Any]
+    summary: tuple[str, ...] = ()
+    up_to_date: bool = False
+    stopped_after: str | None = None
+    artefacts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+class Silent:
+    """A listener that shows nothing."""
+
+    def started(self, stage: Stage, index: int, count: int) -> None: ...
+
+    def finished(self, stage: Stage, seconds: float, cached: bool, made: Any) -> None: ...
+
+
+def compile_model(
+    model: str | Path, options: Options | None = None, listener: Listener | None = None
+) -> Outcome:
+    """Compile a model into a design bundle.
+
+    Raises:
+        HwcompileError: see its subclasses; what was at the destination is then unchanged.
+    """
+    path, options = Path(model), options or Options()
+    stages: Sequence[Stage] = STAGES
+    if options.stop_after is not None:
+        names = [stage.name for stage in STAGES]
+        if options.stop_after not in names:
+            raise UsageError(f"no stage {options.stop_after!r}", "stages: " + ", ".join(names))
+        stages = cut(STAGES, options.stop_after)
+    writes = options.stop_after is None and not options.dry_run
+    folder = Path(options.output) if options.output else Path(f"{path.stem}-hwcompile")
+    if writes:
+        bundle.check_destination(folder, options.force)
+    if not path.is_file():
+        raise UsageError(f"there is no file {label(str(path))}")
+    content = _bytes(load_model(path, shapes(options)))
+    title = label(path.stem)
+    origin = _origin(content, title, options)
+    if writes and not options.force and bundle.up_to_date(folder, origin):
+        return Outcome(folder, _read_report(folder), up_to_date=True)
+    given = {
+        "content": (content, origin.input["sha256"]),
+        "title": (title, title),
+    }
+    made = run_stages(
+        stages, given, options, StageCache(enabled=options.cache), listener or Silent()
+    )
+    if options.dump_ir:
+        _dump(Path(options.dump_ir), made)
+    if options.stop_after is not None:
+        return Outcome(folder, {}, stopped_after=options.stop_after, artefacts=made)
+    report = made["report"]
+    if writes:
+        bundle.write(folder, bundle_content(made, options), origin)
+    return Outcome(folder, report, assessment.summary(report), artefacts=made)
+
+
+def _bytes(model: onnx.ModelProto) -> bytes:
+    """The model in one piece, the same bytes for the same model."""
+    return bytes(model.SerializeToString(deterministic=True))  # type: ignore[no-untyped-call]
+
+
+def shapes(options: Options) -> dict[str, tuple[int, ...]]:
+    """``("x=1x64",)`` -> ``{"x": (1, 64)}``. Raises UsageError."""
+    found = {}
+    for text in options.shape:
+        name, equals, sizes = text.rpartition("=")
+        if not equals or not all(size.isdigit() and int(size) for size in sizes.split("x")):
+            raise UsageError(f"{flag('shape')}: {text!r} is not like input_ids=1x64")
+        found[name] = tuple(int(size) for size in sizes.split("x"))
+    return found
+
+
+def _origin(content: bytes, title: str, options: Options) -> Manifest:
+    digest = hashlib.sha256(content).hexdigest()
+    return Manifest({"name": title, "sha256": digest}, recorded(options), tool_versions(), {})
+
+
+def write_rtl(hardware: Hardware, folder: Path) -> Path:
+    """Write the files of ``rtl/``; returns the folder."""
+    for name, text in hardware.rtl.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def bundle_content(made: Mapping[str, Any], options: Options) -> dict[str, bytes]:
+    """All files of the bundle but its manifest."""
+    hardware: Hardware = made["hardware"]
+    silicon: assessment.Silicon = made["silicon"]
+    facts = flows.FlowFacts(
+        Ident(TOP_NAME),
+        hardware.file_names,
+        options.target,
+        assessment.period_ns(silicon, options),
+    )
+    document, arrays = serialise.to_bytes(made["program"])
+    texts: dict[str, str] = {
+        **{f"rtl/{name}": text for name, text in hardware.rtl.items()},
+        **{f"netlist/{name}": text for name, text in silicon.files.items()},
+        **{f"sim/{name}": text for name, text in checks.bundle_files(made["vectors"]).items()},
+        **flows.files(facts),
+        "report.json": report_json(made["report"]),
+        "report.html": render_html(made["report"]),
+    }
+    files = {name: text.encode() for name, text in texts.items()}
+    files["reference/program.json"] = document
+    files["reference/program.npz"] = arrays
+    if options.model_copy:
+        files["reference/model.onnx"] = made["content"]
+    return files
+
+
+def _read_report(folder: Path) -> Mapping[str, Any]:
+    return parse_report((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def _dump(folder: Path, made: Mapping[str, Any]) -> None:
+    """Write the representations made so far as text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if "graph" in made:
+        (folder / "graph.txt").write_text(dump.graph_text(made["graph"]), encoding="utf-8")
+    if "program" in made:
+        (folder / "program.txt").write_text(dump.program_text(made["program"]), encoding="utf-8")
+    if "hardware" in made:
+        text = dump.chip_text(made["hardware"].chip)
+        (folder / "chip.txt").write_text(text, encoding="utf-8")
