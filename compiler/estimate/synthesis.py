@@ -81,7 +81,10 @@ techmap
 techmap -map arithmetic.v
 techmap
 hierarchy
-opt -fast
+opt_expr
+opt_merge
+opt_dff
+opt_clean
 splitnets
 opt_clean
 select -set read t:* %ci1 t:* %d o:* %u
@@ -93,9 +96,14 @@ chtype -set hw_fa_gates @sums @carries %u
 chtype -set hw_ha_gates @half_sums @half_carries %u
 techmap -map mapping.v
 techmap
-opt -fast
+opt_expr
+opt_merge
+opt_dff
+opt_clean
 dfflibmap -liberty cells.lib
-opt
+opt_expr
+opt_merge
+opt_clean
 abc -liberty cells.lib -script "{abc}"
 setundef -zero
 {ties}opt_clean -purge
@@ -348,7 +356,8 @@ def _map(job: _Job, root: Path, limits: _Limits) -> tuple[Path, bool]:
             cwd=work,
             timeout_s=limits.timeout_s,
             memory_mb=limits.memory_mb,
-            environment={"TMPDIR": str(work)},
+            # One thread a child: `jobs` decides how many processors are used.
+            environment={"TMPDIR": str(work), "YOSYS_MAX_THREADS": "1"},
             log_file=work / "synthesis.log",
             cancelled=limits.cancelled.is_set,
         )

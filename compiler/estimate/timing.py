@@ -167,8 +167,8 @@ def _buffer_delay(cell: Cell, load_ff: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """What computes some nets from others: ``outputs[k]`` is ready ``max(arrival + delay)`` after its
-    inputs, plus ``resistance * load``. ``launch_ns`` is the time from the clock edge, if any."""
+    """What computes some nets from others: ``outputs`` are ready at the latest arrival plus arc
+    delay, plus ``resistance * load``. ``launch_ns`` is the time from the clock edge, if any."""
 
     name: str
     arcs: tuple[tuple[int, float], ...]
