@@ -76,7 +76,7 @@ class RotateUnit(Unit):
         return m
 
     def _issue(self, m: Module) -> Pipeline:
-        """Read each element and its partner (``second``); ``valid`` is on for both until the sum."""
+        """Read each element, then its partner (``second``); ``valid`` with both until the sum."""
         final = self.pick(m, [2 * self.columns(s) - 1 for s in range(len(self.tasks))], "final")
         read = scan(m, self.start, final, "read")
         column = Signal(range(max(self.columns(s) for s in range(len(self.tasks))) + 1))

@@ -157,6 +157,9 @@ class Unit(wiring.Component):
         write_addr: Signal
         write_data: Signal
 
+    # A unit may also be made to ask for its cycles alone.
+    _MustUse__silence = True
+
     def __init__(
         self,
         tasks: Sequence[Task],

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,18 +27,11 @@ from hwcompile.compiler.ir.program import IntArray
 from hwcompile.hdl.attend import AttendUnit
 from hwcompile.hdl.memory import ram_verilog
 from hwcompile.hdl.unit import Task, Unit
+from hwcompile.hdl.verilog import run_yosys
 
 Simulator = Literal["verilator", "icarus"]
 CASES_VARIABLE = "HWCOMPILE_UNIT_CASES"
 PERIOD_NS = 10
-
-_YOSYS = """
-import sys
-from pyosys import libyosys as ys
-design = ys.Design()
-for command in sys.argv[1:]:
-    ys.run_pass(command, design)
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,23 +218,20 @@ def corner_inputs(
 
 
 def unit_verilog(unit: Unit, name: str, folder: Path) -> Path:
-    """Write the unit's Verilog, module ``name``, to ``folder``. Yosys runs in a child process."""
+    """Write the unit's Verilog, module ``name``, to ``folder``; no register has an initial value,
+    so that Icarus shows what reset forgets."""
     folder.mkdir(parents=True, exist_ok=True)
-    source, target = folder / f"{name}.il", folder / f"{name}.v"
-    source.write_text(rtlil.convert(unit, name=name, emit_src=False))
+    (folder / f"{name}.il").write_text(rtlil.convert(unit, name=name, emit_src=False))
     passes = [
-        f"read_rtlil {source}",
-        "proc -norom",
+        f"read_rtlil {name}.il",
+        "proc -nomux -norom -noopt",
         "memory_collect",
         "opt_clean",
-        f"write_verilog -noattr {target}",
+        "setattr -unset init w:*",
+        f"write_verilog -noattr {name}.v",
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", _YOSYS, *passes], capture_output=True, text=True, timeout=300
-    )
-    if done.returncode:
-        raise RuntimeError(f"Yosys could not convert {source}:\n{done.stdout[-2000:]}{done.stderr}")
-    return target
+    run_yosys(passes, folder)
+    return folder / f"{name}.v"
 
 
 def quick_simulator() -> Simulator:
@@ -252,9 +240,15 @@ def quick_simulator() -> Simulator:
 
 
 def check_unit(
-    unit: Unit, folder: Path, seed: int = 0, count: int = 4, simulator: Simulator | None = None
+    unit: Unit,
+    folder: Path,
+    more: Sequence[Case] = (),
+    *,
+    seed: int = 0,
+    count: int = 4,
+    simulator: Simulator | None = None,
 ) -> Result:
-    """Run :func:`corner_inputs` through every task of the unit."""
+    """Run :func:`corner_inputs` through every task of the unit, then the cases of ``more``."""
     rng = np.random.default_rng(seed)
     made = [
         case
@@ -262,7 +256,7 @@ def check_unit(
         for inputs in corner_inputs(task.inputs, rng, count)
         for case in cases(unit, select, inputs, rng)
     ]
-    return run_cases(unit, made, folder, simulator)
+    return run_cases(unit, [*made, *more], folder, simulator)
 
 
 def run_cases(

@@ -32,11 +32,6 @@ def test_equals_meaning(tmp_path: Path) -> None:
     assert result.passed == 3 * 8 * 2
 
 
-def test_single_task_on_verilator(tmp_path: Path) -> None:
-    unit = LookupUnit(tasks()[:1], WIDTHS)
-    assert not check_unit(unit, tmp_path, simulator="verilator").failures
-
-
 def test_flipped_table_entry_is_red(tmp_path: Path) -> None:
     good = tasks()[0]
     table = good.operation.table.copy()

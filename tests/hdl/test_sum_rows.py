@@ -5,7 +5,7 @@ import numpy as np
 from hwcompile.compiler.ir import program as ir
 from hwcompile.hdl.sum_rows import SumRowsUnit
 from hwcompile.hdl.unit import Task, Widths
-from hwcompile.sim.unit_bench import cases, check_unit, run_cases
+from hwcompile.sim.unit_bench import cases, check_unit
 
 WIDTHS = Widths(element=12, address=10, row=4)
 
@@ -30,8 +30,7 @@ def test_with_and_without_flags(tmp_path: Path) -> None:
     for flags in (0, 1):
         x = rng.integers(-100, 128, (5, 3))
         made += cases(unit, 1, [x, np.full((5, 1), flags)], rng)
-    assert not run_cases(unit, made, tmp_path / "flags").failures
-    assert not check_unit(unit, tmp_path).failures
+    assert not check_unit(unit, tmp_path, made).failures
 
 
 def test_no_flags_no_operand(tmp_path: Path) -> None:
