@@ -1,0 +1,134 @@
+"""Choose widths: the fewest activation bits that keep the float model's answers.
+
+1. Quantise at 8 bits and run the integer program on the calibration inputs.
+2. Agreement (share of equal arg-max) and divergence (mean Kullback-Leibler divergence of the softmax,
+   which bounds the loss of perplexity) or, for tensors, relative squared error decide.
+3. While they miss their targets, one step wider: 9, 10, 12, 16 bits. Bits cost cycles, not area of
+   the matrices. A width the user names is taken as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwcompile.compiler.errors import BudgetError
+from hwcompile.compiler.ir import graph
+from hwcompile.compiler.ir.program import IntArray, Program
+from hwcompile.passes import quantise
+from hwcompile.passes.calibrate import Calibration, Feeds
+from hwcompile.passes.grids import FloatArray
+from hwcompile.passes.needs import Widths
+from hwcompile.passes.quantise import QuantiseOptions
+
+Execute = Callable[[Program, Feeds], Mapping[str, IntArray]]
+"""Integer outputs by model name ``[N, rows, cols]`` of a program, from inputs by model name."""
+
+STEPS = (8, 9, 10, 12, 16)
+SEQUENCE_AGREEMENT = 0.96
+CLASS_AGREEMENT = 0.985
+DIVERGENCE = 0.005
+RELATIVE_ERROR = 0.0005
+_JUDGED = 32  # samples
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """How near integers come to floats; what does not apply is None."""
+
+    agreement: float | None
+    divergence: float | None
+    relative_error: float
+
+    def __str__(self) -> str:
+        if self.agreement is None or self.divergence is None:
+            return f"relative squared error {self.relative_error:.2e}"
+        return f"agreement {self.agreement:.2%}, divergence {self.divergence:.2e}"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """The program, its activation bits, its fidelity on calibration inputs, lines for the report."""
+
+    program: Program
+    activation_bits: int
+    fidelity: Fidelity
+    lines: tuple[str, ...]
+
+
+def run(
+    net: graph.Graph,
+    calibration: Calibration,
+    execute: Execute,
+    options: QuantiseOptions | None = None,
+    activation_bits: int | None = None,
+    min_agreement: float | None = None,
+) -> Quantised:
+    """Quantise at the least sufficient width, or at ``activation_bits``.
+
+    Raises BudgetError when ``min_agreement`` is out of reach.
+    """
+    options = options or QuantiseOptions()
+    lines = [f"calibration: {calibration.source}"]
+    result: Quantised | None = None
+    for bits in STEPS if activation_bits is None else (activation_bits,):
+        program = quantise.run(
+            net, calibration.samples, replace(options, widths=_widths(options.widths, bits))
+        )
+        fidelity = judge(net, calibration, program, execute)
+        lines.append(f"{bits}-bit activations: {fidelity}")
+        result = Quantised(program, bits, fidelity, tuple(lines))
+        if _enough(net, fidelity, min_agreement):
+            return result
+    assert result is not None  # at least one width was tried
+    reached = result.fidelity.agreement
+    if min_agreement is not None and (reached is None or reached < min_agreement):
+        raise BudgetError(
+            f"agreement {min_agreement:.2%} asked, {reached or 0.0:.2%} reached",
+            "allow wider activations or weights",
+        )
+    return result
+
+
+def _widths(base: Widths, bits: int) -> Widths:
+    return replace(base, narrow=bits, table=min(bits, 12), score=bits, rotary=bits + 3)
+
+
+def _enough(net: graph.Graph, fidelity: Fidelity, min_agreement: float | None) -> bool:
+    if fidelity.agreement is None or fidelity.divergence is None:
+        return fidelity.relative_error <= RELATIVE_ERROR
+    least = SEQUENCE_AGREEMENT if "sequence" in net.sections else CLASS_AGREEMENT
+    least = max(least, min_agreement or 0.0)
+    return fidelity.agreement >= least and fidelity.divergence <= DIVERGENCE
+
+
+def judge(
+    net: graph.Graph, calibration: Calibration, program: Program, execute: Execute
+) -> Fidelity:
+    """Fidelity of the first output on the first calibration inputs."""
+    feeds = {name: x[:_JUDGED] for name, x in calibration.feeds.items()}
+    output = program.outputs[0]
+    real = np.asarray(calibration.outputs[output.model_name][:_JUDGED], np.float64)
+    got = execute(program, feeds)[output.model_name] * program.values[output.value].scale
+    got = np.asarray(got, np.float64).reshape(real.shape)
+    error = float(((got - real) ** 2).mean() / max(float(real.var()), 1e-30))
+    if output.kind != "logits":
+        return Fidelity(None, None, error)
+    agreement = float((got.argmax(-1) == real.argmax(-1)).mean())
+    return Fidelity(agreement, divergence(real, got), error)
+
+
+def divergence(real: FloatArray, got: FloatArray) -> float:
+    """Mean Kullback-Leibler divergence, in nats, of the softmax over the last axis."""
+    p, q = _log_softmax(real), _log_softmax(got)
+    return float((np.exp(p) * (p - q)).sum(-1).mean())
+
+
+def _log_softmax(z: FloatArray) -> FloatArray:
+    z = z - z.max(-1, keepdims=True)
+    return np.asarray(z - np.log(np.exp(z).sum(-1, keepdims=True)), np.float64)
