@@ -1,8 +1,8 @@
 """Choose widths: the fewest activation bits that keep the float model's answers.
 
 1. Quantise at 8 bits and run the integer program on the calibration inputs.
-2. Agreement (share of equal arg-max) and divergence (mean Kullback-Leibler divergence of the softmax,
-   which bounds the loss of perplexity) or, for tensors, relative squared error decide.
+2. Agreement (share of equal arg-max) and divergence (mean Kullback-Leibler divergence of the
+   softmax, about the loss of log-perplexity) or, for tensors, relative squared error decide.
 3. While they miss their targets, one step wider: 9, 10, 12, 16 bits. Bits cost cycles, not area of
    the matrices. A width the user names is taken as it is.
 """
@@ -53,7 +53,7 @@ class Fidelity:
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """The program, its activation bits, its fidelity on calibration inputs, lines for the report."""
+    """The program, its activation bits, fidelity on calibration inputs, lines for the report."""
 
     program: Program
     activation_bits: int
