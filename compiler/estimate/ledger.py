@@ -167,11 +167,13 @@ def _run(code: CodeType, values: Mapping[str, float]) -> float:
 
 
 def _draw(figure: Figure, z: float) -> float:
-    """The figure at ``z`` standard deviations; shares stay within 0 and 1."""
+    """The figure at ``z`` standard deviations; signs hold and shares stay below 1."""
     side = figure.high if z > 0 else figure.low
     drawn: float
     if min(figure.low, figure.value) > 0:
         drawn = figure.value * (side / figure.value) ** (abs(z) / _P90)
     else:
         drawn = figure.value + (side - figure.value) * abs(z) / _P90
+        if figure.low >= 0:
+            drawn = max(0.0, drawn)
     return min(1.0, drawn) if figure.unit == "share" else drawn

@@ -73,7 +73,7 @@ def _record_card(ledger: Ledger) -> None:
     ledger.derive(
         "card.chips",
         "chips",
-        "max(1, min(chips_per_card, power_limit_w * dies // chip_w))",
+        "max(1, min(chips_per_card, power_limit_w * dies // max(chip_w, 1e-6)))",
         "package.chips_per_card",
         "card.power_limit_w",
         "area.dies",
@@ -304,7 +304,7 @@ def _record_edge(ledger: Ledger, facts: DesignFacts, tables: Tables) -> None:
     ledger.derive(
         "edge.alternative_rate",
         f"{facts.item}/s",
-        "macs_per_s / macs_per_item",
+        "macs_per_s / max(1, macs_per_item)",
         "edge.macs_per_s",
         "design.macs_per_item",
         note=f"basis: one user alone, on the {part.upper()}",

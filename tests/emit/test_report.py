@@ -36,7 +36,7 @@ FACTS = DesignFacts(
     predictive=True,
     weights_total=28_000,
     weights_nonzero=26_000,
-    groups=(GroupArea("weights", 120_000.0), GroupArea("control", 8_000.0)),
+    groups=(GroupArea("weights", 120_000.0), GroupArea(HOSTILE, 8_000.0)),
     memories=(Memory("key", "kv", 49_152), Memory("data", "data", 20_000, 9_000.0)),
     area_basis="synthesised",
     critical_path_ns=2.1,
@@ -117,6 +117,23 @@ def test_page_leads_with_the_verdict_and_names_the_basis() -> None:
     places = [html.index(text) for text in order]
     assert [verdict, *places] == sorted([verdict, *places])
     assert "batch 1" in html and "aggregate" in html
+
+
+@pytest.mark.parametrize("cells_um2", [0.0, 120e6, 900e6])
+def test_any_size_of_design_has_a_page(cells_um2: float) -> None:
+    facts = replace(
+        FACTS,
+        node_nm=7,
+        groups=(GroupArea("weights", cells_um2),),
+        memories=(),
+        macs_per_item=0 if not cells_um2 else 1e9,
+        memory_bits_per_item=0,
+        weights_total=int(cells_um2),
+        weights_nonzero=int(cells_um2),
+    )
+    made = estimate(facts, load_scenario(), load_tables(), draws=20)
+    html = render_html(build_report(replace(inputs(), estimate=made)))
+    assert "does not fit" in html or cells_um2 < 1e6
 
 
 def test_absent_parts_are_said_and_not_invented() -> None:

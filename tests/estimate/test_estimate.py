@@ -194,6 +194,22 @@ def test_too_large_for_an_edge_part_has_no_edge_line() -> None:
     assert "edge.break_even_units" not in of(LARGE).by_name()
 
 
+def test_a_design_of_nothing_is_priced_without_a_fault() -> None:
+    nothing = replace(
+        TOY,
+        weights_total=0,
+        weights_nonzero=0,
+        groups=(),
+        memories=(),
+        macs_per_item=0,
+        memory_bits_per_item=0,
+    )
+    made = of(nothing)
+    assert mid(made, "area.core_mm2") == 0
+    assert mid(made, "area.die_mm2") > 0
+    assert made.verdict.name == "RENT"
+
+
 def test_an_unknown_gpu_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="abacus"):
         estimate(TOY, replace(load_scenario(), alternative="abacus"), TABLES, 10)

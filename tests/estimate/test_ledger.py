@@ -60,6 +60,14 @@ def test_a_share_stays_a_share() -> None:
     assert max(ledger.samples("a.share")) <= 1
 
 
+def test_a_number_that_may_be_zero_is_never_drawn_below() -> None:
+    ledger = Ledger(400)
+    ledger.give("a.respins", figure(0, 1, 2, "re-spins"))
+    ledger.give("a.decline", figure(-0.3, 0, 0.7, "1/year"))
+    assert min(ledger.samples("a.respins")) == 0
+    assert min(ledger.samples("a.decline")) < -0.3
+
+
 def test_a_single_draw_is_the_middle() -> None:
     assert small(draws=1).samples("b.twice") == [12]
 
