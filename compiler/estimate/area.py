@@ -115,8 +115,8 @@ def area_report(
     """Add up a synthesis.
 
     ``layers``: module to layer name (default ``other``). ``weights``: module to the number of
-    weights it holds, zeros included. ``memories``: macro to its kind (``kv``, ``data``, ...; default
-    ``data``). Black boxes that are no memory have no area.
+    weights it holds, zeros included. ``memories``: macro to its kind (``kv``, ``data``, ...;
+    default ``data``). Black boxes that are no memory have no area.
     """
     layer_of, weight_of = layers or {}, weights or {}
     modules = tuple(

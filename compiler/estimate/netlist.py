@@ -104,3 +104,74 @@ def _net(bit: int | str) -> int:
     if isinstance(bit, int):
         return bit
     return HIGH if bit == "1" else LOW
+
+
+def flatten(top: str, modules: Mapping[str, Netlist]) -> Netlist:
+    """One netlist of a whole hierarchy; modules that are not in ``modules`` stay instances."""
+    work = _Flattening(modules)
+    root = modules[top]
+    nets = work.place(root, "")
+    merged = work.find
+    ports = {
+        name: Port(name, port.is_input, tuple(merged(nets[net]) for net in port.nets))
+        for name, port in root.ports.items()
+    }
+    gates = tuple(
+        Gate(gate.name, gate.cell, {pin: merged(net) for pin, net in gate.pins.items()})
+        for gate in work.gates
+    )
+    instances = tuple(
+        Instance(
+            box.name,
+            box.module,
+            {port: tuple(map(merged, bits)) for port, bits in box.ports.items()},
+            box.outputs,
+        )
+        for box in work.instances
+    )
+    names: dict[int, str] = {}
+    for net, name in root.names.items():
+        names.setdefault(merged(nets[net]), name)
+    return Netlist(top, ports, gates, instances, len(work.parents), names)
+
+
+class _Flattening:
+    """Copies modules into one number space of nets and joins what ports connect."""
+
+    def __init__(self, modules: Mapping[str, Netlist]) -> None:
+        self._modules = modules
+        self.parents = [LOW, HIGH]
+        self.gates: list[Gate] = []
+        self.instances: list[Instance] = []
+
+    def find(self, net: int) -> int:
+        while self.parents[net] != net:
+            self.parents[net] = self.parents[self.parents[net]]
+            net = self.parents[net]
+        return net
+
+    def _join(self, one: int, other: int) -> None:
+        # The smaller number stays, so that constants and the nets of the top do.
+        low, high = sorted((self.find(one), self.find(other)))
+        self.parents[high] = low
+
+    def place(self, module: Netlist, prefix: str) -> list[int]:
+        """Copy a module and all below it; its nets in the common numbers."""
+        base = len(self.parents) - 2
+        self.parents += range(base + 2, base + module.net_count)
+        nets = [LOW, HIGH, *range(base + 2, base + module.net_count)]
+        for gate in module.gates:
+            pins = {pin: nets[net] for pin, net in gate.pins.items()}
+            self.gates.append(Gate(prefix + gate.name, gate.cell, pins))
+        for box in module.instances:
+            ports = {port: tuple(nets[net] for net in bits) for port, bits in box.ports.items()}
+            child = self._modules.get(box.module)
+            if child is None:
+                name = prefix + box.name
+                self.instances.append(Instance(name, box.module, ports, box.outputs))
+                continue
+            inner = self.place(child, f"{prefix}{box.name}/")
+            for port, outer in ports.items():
+                for net, joined in zip(child.ports[port].nets, outer, strict=True):
+                    self._join(inner[net], joined)
+        return nets
