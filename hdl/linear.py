@@ -275,7 +275,9 @@ class Linear(wiring.Component):
         constant, multiplier, shift = constants.fields(entry)
         total = Signal(constants.sum_shape, name="total_next")
         m.d.comb += total.eq(acc + constant)
-        pipe.attach(shift=shift, multiplier=multiplier)
+        # Fields of no width stay out of the netlist: other tools refuse them.
+        fields = {"shift": shift, "multiplier": multiplier}
+        pipe.attach(**{name: field for name, field in fields.items() if len(field)})
         x = pipe.step(total, constants.sum_shape, "total")
         if constants.scales:
             x = pipe.step(x * pipe["multiplier"], constants.product_shape, "product")
@@ -335,7 +337,7 @@ class _Constants:
 
     def _bits(self) -> tuple[int, int, int]:
         multiplier = int(self.multiplier.max()).bit_length() if self.scales else 0
-        return self.sum_shape.width, multiplier, int(self.shift.max()).bit_length()
+        return self.sum_shape.width, multiplier, max(1, int(self.shift.max()).bit_length())
 
     def table(self) -> IntArray:
         """The words, modulo the width of the sum."""
