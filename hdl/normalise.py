@@ -2,7 +2,7 @@
 
 Two passes over the row. The first sums elements and squares; then the root of the variance is taken
 bit by bit and inverted bit by bit; the second multiplies each element by the inverse, then by its
-gain. One element a cycle in each pass.
+gain. One element a cycle in each pass; both passes share the wide multiplier.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from math import isqrt
 
 import numpy as np
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
 
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.operations import INVERSE_BITS, NORMED_FRACTION
@@ -27,9 +27,9 @@ INVERSE_STEPS = INVERSE_BITS + 2
 READ_STAGES = 2
 """Memory, element register."""
 MOMENT_STAGES = 4
-"""Square, sum of squares, scaled sum, variance."""
-OUTPUT_STAGES = 5
-"""Centred, product, normed, gained, write."""
+"""Factor, half products, product, sum of squares."""
+OUTPUT_STAGES = 6
+"""Factor, half products, product, normed, gained, write."""
 
 
 class NormaliseUnit(Unit):
@@ -69,11 +69,13 @@ class NormaliseUnit(Unit):
         pipe = self.read(m, column, self.a, begin)
         x = pipe.step(self.read_data, element_shape(t.inputs[0] for t in self.tasks), "x")
 
-        summing = Signal()
-        m.d.comb += summing.eq(pipe["valid"] & ~second)
-        total, variance, ready = self._moments(m, x, summing, pipe["last"])
         m.submodules.root = root = SquareRoot(self._root_bits)
         m.submodules.inverse = inverse = Divide(self._root_bits, INVERSE_STEPS)
+        total = self._total(m, pipe, x, second)
+        left = self._left(m, pipe, x, total, second)
+        half, amount = self._place(m, root)
+        product = self._product(m, pipe, left, inverse.quotient, half, second)
+        variance, ready = self._variance(m, pipe, product, second)
         m.d.comb += [
             root.start.eq(ready),
             root.radicand.eq(self._radicand(m, variance)),
@@ -84,93 +86,125 @@ class NormaliseUnit(Unit):
             again.eq(inverse.done),
         ]
         output = Pipeline(m, valid=pipe["valid"] & second, last=pipe["last"])
-        product, amount = self._product(m, output, x, total, root, inverse.quotient)
         gain, bias = self._constants(m, begin, output["valid"])
         normed = output.step(product >> amount, shape_of(*self._normed_reach()), "normed")
         self._affine(m, output, normed, gain, bias)
         return m
 
-    def _moments(
-        self, m: Module, x: Signal, summing: Signal, last: Value
-    ) -> tuple[Value, Signal, Value]:
-        """Sum of x (0 for RMS), ``d * sum(x^2) - sum^2 + epsilon``, and a pulse when it is there.
-
-        One multiplier squares the elements and then the sum.
-        """
+    def _total(self, m: Module, pipe: Pipeline, x: Signal, second: Signal) -> Value:
+        """Sum of x in the first pass (0 for RMS)."""
         layers = [op.kind == "layer" for op in self._operations]
-        sums = [
-            intervals.times(x, d) if layer else (0, 0)
-            for x, d, layer in zip(self._inputs, self._sizes, layers, strict=True)
-        ]
-        reach = intervals.hull([*sums, (0, 0)])
-        total = Signal(shape_of(*reach), reset_less=True)
+        if not any(layers):
+            return Const(0)
+        total = Signal(shape_of(*intervals.hull(self._sums)), reset_less=True)
         is_layer = self.pick(m, [int(layer) for layer in layers], "is_layer")
-        operand = Signal(shape_of(*intervals.hull([reach, *self._inputs])))
-        most_square = max(max(-low, high) ** 2 for low, high in [reach, *self._inputs])
-        square = Signal(range(most_square + 1), reset_less=True)
-        squares = Signal(range(max(map(_most_squares, self._inputs, self._sizes)) + 1))
-        scaled = Signal(
-            range(
-                max(d * _most_squares(x, d) for x, d in zip(self._inputs, self._sizes, strict=True))
-                + 1
-            ),
-            reset_less=True,
-        )
-        variance = Signal(range(max(map(_most_variance, self._operations, self._inputs)) + 1))
-        squared = Signal()
-        m.d.comb += operand.eq(Mux(summing, x, total))
-        m.d.sync += [
-            squared.eq(summing),
-            square.eq(operand * operand),
-            scaled.eq(squares * self.pick(m, self._sizes, "size")),
-            variance.eq(
-                scaled - square + self.pick(m, [op.epsilon for op in self._operations], "epsilon")
-            ),
-        ]
         with m.If(self.start):
-            m.d.sync += [total.eq(0), squares.eq(0)]
-        with m.If(summing & is_layer):
+            m.d.sync += total.eq(0)
+        with m.Elif(pipe["valid"] & ~second & is_layer):
             m.d.sync += total.eq(total + x)
-        with m.If(squared):
-            m.d.sync += squares.eq(squares + square)
-        after = Pipeline(m, valid=summing & last)
-        for stage in ("squared", "summed", "scaled", "variance"):
-            after.wait(f"row_{stage}")
-        return total, variance, after["valid"]
+        return total
+
+    @property
+    def _sums(self) -> list[Interval]:
+        """Interval of each task's sum of x, and 0."""
+        return [
+            intervals.hull([intervals.times(x, d if op.kind == "layer" else 0), (0, 0)])
+            for op, x, d in zip(self._operations, self._inputs, self._sizes, strict=True)
+        ]
+
+    @property
+    def _centred(self) -> Interval:
+        """Interval of ``d * x - S``."""
+        return intervals.hull(
+            intervals.plus(intervals.times(x, d), intervals.times(s, -1))
+            for x, d, s in zip(self._inputs, self._sizes, self._sums, strict=True)
+        )
+
+    def _left(self, m: Module, pipe: Pipeline, x: Signal, total: Value, second: Signal) -> Signal:
+        """What is multiplied: in the first pass x, then the sum, by itself; in the second
+        ``d * x - S`` by the inverse."""
+        reach = intervals.hull([self._centred, *self._sums, *self._inputs])
+        centred = Signal(shape_of(*self._centred))
+        size = self.pick(m, self._sizes, "size")
+        m.d.comb += centred.eq(x * size - total)
+        summed = Mux(pipe["valid"], x, total)
+        return pipe.step(Mux(second, centred, summed), shape_of(*reach), "left")
+
+    def _place(self, m: Module, root: SquareRoot) -> tuple[Signal, Signal]:
+        """Half of the place the product is rounded at (0 in the first pass), and the place.
+
+        It is at least 4: a variance of 1 or more has a root of more than root_fraction bits, and
+        one of 0 has only zeros to shift. Its half is the root's leading one, moved.
+        """
+        offset = INVERSE_BITS - NORMED_FRACTION
+        amount = Signal(range(root.bits + offset + 1), reset_less=True)
+        half = Signal(root.bits + offset - 1)
+        halves = {f: (root.lead << offset) >> f for f in sorted(set(self._fractions))}
+        with m.If(self.start):
+            m.d.sync += half.eq(0)
+        with m.Elif(root.done):
+            m.d.sync += [
+                half.eq(choose(m, self.select, [halves[f] for f in self._fractions], "halves")),
+                amount.eq(
+                    root.length + self.pick(m, [offset - f for f in self._fractions], "offset")
+                ),
+            ]
+        return half, amount
+
+    def _product(
+        self,
+        m: Module,
+        pipe: Pipeline,
+        left: Signal,
+        inverse: Value,
+        half: Signal,
+        second: Signal,
+    ) -> Signal:
+        """``left * left`` or ``left * inverse + half``, the right factor in two halves so that the
+        multiplier takes two stages."""
+        factor = intervals.hull([*self._inputs, *self._sums, (0, 1 << INVERSE_BITS + 1)])
+        right = Signal(signed(shape_of(min(factor[0], -1), factor[1]).width))
+        m.d.comb += right.eq(Mux(second, inverse, left))
+        cut = len(right) // 2
+        widest = intervals.hull([self._centred, *self._sums, *self._inputs])
+        low = Signal(
+            shape_of(*intervals.times(widest, (0, (1 << cut) - 1))), name="low", reset_less=True
+        )
+        m.d.sync += low.eq(left * right[:cut])
+        end = 1 << len(right) - cut - 1
+        high_reach = intervals.times(widest, (-end, end - 1))
+        high = pipe.step(left * right[cut:].as_signed(), shape_of(*high_reach), "high")
+        squares = intervals.hull(intervals.times(x, x) for x in [*self._inputs, *self._sums])
+        scaled = intervals.times(self._centred, (0, 1 << INVERSE_BITS + 1))
+        reach = intervals.hull([squares, intervals.plus(scaled, (0, 1 << len(half)))])
+        return pipe.step((high << cut) + low + half, shape_of(*reach), "product")
+
+    def _variance(
+        self, m: Module, pipe: Pipeline, product: Signal, second: Signal
+    ) -> tuple[Signal, Value]:
+        """``d * sum(x^2) - sum(x)^2 + epsilon``, and a pulse when it is there."""
+        squares = Signal(
+            range(max(map(_most_squares, self._inputs, self._sizes)) + 1), reset_less=True
+        )
+        summing = pipe["valid"] & ~second
+        with m.If(self.start):
+            m.d.sync += squares.eq(0)
+        with m.Elif(summing):
+            m.d.sync += squares.eq(squares + product)
+        variance = Signal(range(max(map(_most_variance, self._operations, self._inputs)) + 1))
+        size = self.pick(m, self._sizes, "variance_size")
+        epsilon = self.pick(m, [op.epsilon for op in self._operations], "epsilon")
+        # Behind the last element the multiplier squares the sum.
+        square = product if any(op.kind == "layer" for op in self._operations) else Const(0)
+        m.d.comb += variance.eq(squares * size - square + epsilon)
+        ready = Pipeline(m, valid=summing & pipe["last"])
+        ready.wait("summed")
+        return variance, ready["valid"]
 
     def _radicand(self, m: Module, variance: Signal) -> Value:
         """The variance shifted left by twice the root's fraction."""
         shifted = {f: variance << 2 * f for f in sorted(set(self._fractions))}
         return choose(m, self.select, [shifted[f] for f in self._fractions], "radicand")
-
-    def _product(
-        self, m: Module, pipe: Pipeline, x: Signal, total: Value, root: SquareRoot, inverse: Value
-    ) -> tuple[Signal, Signal]:
-        """``(d * x - S) * inverse`` and half of the place it is to be rounded at; and that place.
-
-        The place is at least 4: a variance of 1 or more has a root of more than root_fraction bits,
-        and one of 0 has only zeros to shift. Its half is the root's leading one, moved.
-        """
-        reach = intervals.hull(
-            intervals.plus(
-                intervals.times(x, d), intervals.times(x, -d if op.kind == "layer" else 0)
-            )
-            for op, x, d in zip(self._operations, self._inputs, self._sizes, strict=True)
-        )
-        size = self.pick(m, self._sizes, "centre_size")
-        centred = pipe.step(x * size - total, shape_of(*reach), "centred")
-
-        offset = INVERSE_BITS - NORMED_FRACTION
-        amount = Signal(range(root.bits + offset + 1), reset_less=True)
-        half = Signal(root.bits + offset - 1, reset_less=True)
-        halves = {f: (root.lead << offset) >> f for f in sorted(set(self._fractions))}
-        m.d.sync += [
-            amount.eq(root.length + self.pick(m, [offset - f for f in self._fractions], "offset")),
-            half.eq(choose(m, self.select, [halves[f] for f in self._fractions], "half")),
-        ]
-        reach = intervals.times(reach, (0, 1 << INVERSE_BITS + 1))
-        reach = intervals.plus(reach, (0, 1 << len(half)))
-        return pipe.step(centred * inverse + half, shape_of(*reach), "product"), amount
 
     def _normed_reach(self) -> Interval:
         """Cauchy-Schwarz bounds n / sqrt(V) by sqrt(d); the root's floor adds 2^-root_fraction."""
