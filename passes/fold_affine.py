@@ -36,7 +36,6 @@ def _step(graph: Graph) -> Graph | None:
     """One round over all operations; None when nothing folds."""
     users = users_of(graph)
     made: dict[str, ir.Operation] = {}
-    alias: dict[str, str] = {}
     touched: set[str] = set()
     for op in graph.operations:
         made[op.output.key] = op
@@ -48,7 +47,6 @@ def _step(graph: Graph) -> Graph | None:
         source, new = folded
         touched.update((source, op.output.key))
         made[op.output.key] = new
-    del alias
     if not touched:
         return None
     return rename(graph, tuple(made.values()), {})

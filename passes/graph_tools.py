@@ -9,8 +9,7 @@ from hwcompile.compiler.ir.graph import Graph, Operation
 
 
 def users_of(graph: Graph) -> dict[str, list[Operation]]:
-    """Operations that read each value; a value that is a graph output has one user more (None-free:
-    it is listed under its own operation)."""
+    """Operations that read each value. A graph output counts as read by its own operation."""
     users: dict[str, list[Operation]] = {op.output.key: [] for op in graph.operations}
     for op in graph.operations:
         for key in dict.fromkeys(op.inputs):

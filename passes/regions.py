@@ -125,4 +125,4 @@ def probes(cols: int, scales: tuple[float, ...]) -> Array:
     """Fixed pseudo-random rows ``[4 * len(scales), cols]``, four at each scale, mean 0.3."""
     generator = np.random.default_rng(cols)
     rows = generator.standard_normal((len(scales), 4, cols)) + 0.3
-    return (rows * np.asarray(scales)[:, None, None]).reshape(-1, cols)
+    return np.asarray(rows * np.asarray(scales)[:, None, None]).reshape(-1, cols)

@@ -13,6 +13,7 @@ A Round of anything else stays, and is refused later.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -110,9 +111,10 @@ def _cancel_row_scales(graph: TensorGraph) -> TensorGraph:
     return rebuild(replace(graph, constants=constants), nodes, {})
 
 
-def _split_scale(graph: TensorGraph, node: Node, shapes: object) -> tuple[str, str] | None:
+def _split_scale(
+    graph: TensorGraph, node: Node, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[str, str] | None:
     """``(x, s)`` of ``x * s`` with one scale a row."""
-    assert isinstance(shapes, dict)
     for x, s in (node.inputs, node.inputs[::-1]):
         wide = shapes.get(x) == node.shape
         if wide and s not in graph.constants and shapes[s] == (*node.shape[:-1], 1):
@@ -123,13 +125,12 @@ def _split_scale(graph: TensorGraph, node: Node, shapes: object) -> tuple[str, s
 def _factor(
     graph: TensorGraph,
     roots: dict[str, str],
-    shapes: object,
+    shapes: Mapping[str, tuple[int, ...]],
     node: Node,
     product: str,
     s: str,
 ) -> float | None:
     """The constant that row scale and rescale come to, when they come to one."""
-    assert isinstance(shapes, dict)
     if node.op not in ("Mul", "Div") or s not in roots:
         return None
     others = [k for k in node.inputs if k != product]

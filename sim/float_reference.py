@@ -84,7 +84,7 @@ def _run(op: ir.Operation, xs: list[FloatArray], samples: int, length: int | Non
             rows = op.table[:length] if length and len(op.table) > 1 else op.table
             return np.broadcast_to(rows, (samples, *rows.shape))
         case ir.Linear():
-            return xs[0] @ op.weight + op.bias
+            return np.asarray(xs[0] @ op.weight + op.bias)
         case ir.Unary():
             return evaluate_expression(op.function, xs[0])
         case ir.Add():
@@ -94,10 +94,11 @@ def _run(op: ir.Operation, xs: list[FloatArray], samples: int, length: int | Non
         case ir.Normalise():
             x = xs[0] - xs[0].mean(-1, keepdims=True) if op.kind == "layer" else xs[0]
             power = (x * x).mean(-1, keepdims=True)
-            return x / np.sqrt(power + op.epsilon) * op.gain + op.bias
+            return np.asarray(x / np.sqrt(power + op.epsilon) * op.gain + op.bias)
         case ir.Rotate():
             rows = xs[0].shape[1]
-            return xs[0] * op.cosine[:rows] + xs[0][..., op.partner] * op.sine[:rows]
+            turned = xs[0][..., op.partner] * op.sine[:rows]
+            return np.asarray(xs[0] * op.cosine[:rows] + turned)
         case ir.Attend():
             return _attend(op, *xs)
         case ir.Gather():
@@ -138,11 +139,12 @@ def _gather(op: ir.Gather, xs: list[FloatArray], length: int | None) -> FloatArr
     samples = len(xs[0])
     flat = np.concatenate([x.reshape(samples, -1) for x in xs], axis=1)
     # In a shorter sequence rows keep their places, so the first rows of the index serve.
-    return flat[:, op.index if length is None else op.index[:length]]
+    return np.asarray(flat[:, op.index if length is None else op.index[:length]])
 
 
 def _mean_rows(x: FloatArray, flags: FloatArray | None = None) -> FloatArray:
     if flags is None:
-        return x.mean(1, keepdims=True)
+        return np.asarray(x.mean(1, keepdims=True))
     weight = (flags != 0).astype(np.float64)
-    return (x * weight).sum(1, keepdims=True) / np.maximum(weight.sum(1, keepdims=True), 1.0)
+    total = np.maximum(weight.sum(1, keepdims=True), 1.0)
+    return np.asarray((x * weight).sum(1, keepdims=True) / total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from math import sqrt
 
 import numpy as np
@@ -25,42 +26,49 @@ def _attention(b: Builder, call: Call) -> list[str]:
     """ai.onnx Attention (opset 23, 24)."""
     q, k, v = call.inputs[:3]
     at = call.attributes
-    if at.get("softcap", 0.0) or (at.get("qk_matmul_output_mode", 0) and call.outputs > 3):
+    if at.get("softcap", 0.0):
         raise Unsupported("soft-capped attention scores", "export without softcap")
+    if call.input(6):
+        raise Unsupported("key lengths given as an input", "mask padding instead")
     flat = len(b.shape(q)) == 3
     if flat:
         q = split_heads(b, q, at["q_num_heads"])
-        k = split_heads(b, k, at["kv_num_heads"])
-        v = split_heads(b, v, at["kv_num_heads"])
-    past = b.shape(call.inputs[4])[2] if call.input(4) else 0
-    if call.input(4):
-        k = concat(b, Call("Concat", (call.inputs[4], k), {"axis": 2}, 1, call.version))[0]
-        v = concat(b, Call("Concat", (call.inputs[5], v), {"axis": 2}, 1, call.version))[0]
-    presents = [k, v]
-    mask = call.input(3)
-    if at.get("is_causal", 0):
+        k, v = (split_heads(b, x, at["kv_num_heads"]) for x in (k, v))
+    k, v, past = _with_past(b, call, k, v, 4)
+    causal = past if at.get("is_causal", 0) else None
+    out = _attend(b, q, k, v, call.input(3), causal, at.get("scale", 0.0))
+    return [join_heads(b, out) if flat else out, k, v][: max(call.outputs, 1)]
+
+
+def _with_past(b: Builder, call: Call, k: str, v: str, first: int) -> tuple[str, str, int]:
+    """Keys and values behind the cached ones (inputs ``first`` and next), and the cached length."""
+    if not call.input(first):
+        return k, v, 0
+    past_k, past_v = call.inputs[first : first + 2]
+    join = [
+        concat(b, Call("Concat", pair, {"axis": 2}, 1, call.version))[0]
+        for pair in ((past_k, k), (past_v, v))
+    ]
+    return join[0], join[1], b.shape(past_k)[2]
+
+
+def _attend(b: Builder, q: str, k: str, v: str, mask: str, causal: int | None, scale: float) -> str:
+    """Attention on ``[batch, heads, rows, size]``; ``causal``: rows cached before query 0.
+
+    ``mask``: key of a bool (seen) or additive tensor, or "". ``scale`` 0: 1 / sqrt(size).
+    """
+    product = b.emit("MatMul", [q, swap_last(b, _repeat_heads(b, k, q))])
+    scores = with_scalar(b, "Mul", product, scale or 1 / sqrt(b.shape(q)[-1]))
+    if causal is not None:
         rows, keys = b.shape(q)[2], b.shape(k)[2]
-        visible = np.arange(keys)[None, :] <= past + np.arange(rows)[:, None]
-        causal = b.constant(np.where(visible, 0.0, HIDDEN).astype(np.float32))
-        scores_mask = [causal]
-    else:
-        scores_mask = []
-    scale = at.get("scale", 1 / sqrt(b.shape(q)[-1]))
-    scores = with_scalar(
-        b, "Mul", b.emit("MatMul", [q, swap_last(b, _repeat_heads(b, k, q))]), scale
-    )
-    for m in scores_mask:
-        scores = b.emit("Add", [scores, m])
-    if mask:
-        scores = _mask_scores(b, scores, mask)
-    out = b.emit("MatMul", [b.emit("Softmax", [scores], {"axis": -1}), _repeat_heads(b, v, q)])
-    return [join_heads(b, out) if flat else out, *presents][: max(call.outputs, 1)]
-
-
-def _mask_scores(b: Builder, scores: str, mask: str) -> str:
-    if b.types[mask].dtype == np.bool_:
-        return b.emit("Where", [mask, scores, scalar(b, HIDDEN, scores)])
-    return b.emit("Add", [scores, mask])
+        visible = np.arange(keys)[None, :] <= causal + np.arange(rows)[:, None]
+        hidden = b.constant(np.where(visible, 0.0, HIDDEN).astype(np.float32))
+        scores = b.emit("Add", [scores, hidden])
+    if mask and b.types[mask].dtype == np.bool_:
+        scores = b.emit("Where", [mask, scores, scalar(b, HIDDEN, scores)])
+    elif mask:
+        scores = b.emit("Add", [scores, mask])
+    return b.emit("MatMul", [b.emit("Softmax", [scores], {"axis": -1}), _repeat_heads(b, v, q)])
 
 
 def _repeat_heads(b: Builder, x: str, q: str) -> str:
@@ -73,26 +81,133 @@ def _repeat_heads(b: Builder, x: str, q: str) -> str:
     return b.emit("Reshape", [x], {"shape": (batch, heads * factor, rows, size)})
 
 
+# --- com.microsoft ------------------------------------------------------------------------------
+
+
+def _part(b: Builder, x: str, axis: int, start: int, end: int, step: int = 1) -> str:
+    at = {"starts": (start,), "ends": (end,), "axes": (axis,), "steps": (step,)}
+    return b.emit("Slice", [x], at)
+
+
+def _group_query(b: Builder, call: Call) -> list[str]:
+    """com.microsoft GroupQueryAttention: causal, keys and values perhaps packed behind queries."""
+    at, q = call.attributes, call.inputs[0]
+    heads, kv_heads = at["num_heads"], at["kv_num_heads"]
+    if at.get("softcap", 0.0) or at.get("local_window_size", -1) > 0 or call.input(10):
+        raise Unsupported("soft-capped, windowed or biased attention", "use plain attention")
+    if call.input(1):
+        k, v = call.inputs[1:3]
+    else:
+        size = b.shape(q)[-1] // (heads + 2 * kv_heads)
+        ends = (0, heads * size, (heads + kv_heads) * size, (heads + 2 * kv_heads) * size)
+        q, k, v = (_part(b, q, 2, s, e) for s, e in pairwise(ends))
+    q, k, v = split_heads(b, q, heads), split_heads(b, k, kv_heads), split_heads(b, v, kv_heads)
+    if at.get("do_rotary", 0):
+        tables = [_rows_of_table(b, call.inputs[i], b.shape(q)[2]) for i in (7, 8)]
+        even = bool(at.get("rotary_interleaved", 0))
+        q, k = (_rotate(b, x, tables[0], tables[1], even) for x in (q, k))
+    k, v, past = _with_past(b, call, k, v, 3)
+    out = _attend(b, q, k, v, "", past, at.get("scale", 0.0))
+    return [join_heads(b, out), k, v][: max(call.outputs, 1)]
+
+
+def _rows_of_table(b: Builder, table: str, rows: int) -> str:
+    """The first rows of a cosine or sine table, which also bounds the sequence length."""
+    length = b.shape(table)[0]
+    for name, size in b.open_sizes.items():
+        if size == rows:
+            b.limits.setdefault(name, []).append(length)
+    return _part(b, table, 0, 0, rows)
+
+
+def _multi_head(b: Builder, call: Call) -> list[str]:
+    """com.microsoft MultiHeadAttention with separate queries, keys and values."""
+    at, heads = call.attributes, call.attributes["num_heads"]
+    if any(call.input(i) for i in (6, 7)) or not (call.input(1) and call.input(2)):
+        raise Unsupported("packed or cached attention operands", "export plain attention")
+    parts = list(call.inputs[:3])
+    if call.input(3):
+        end, biased = 0, []
+        for x in parts:
+            start, end = end, end + b.shape(x)[-1]
+            biased.append(b.emit("Add", [x, _part(b, call.inputs[3], 0, start, end)]))
+        parts = biased
+    q, k, v = (split_heads(b, x, heads) for x in parts)
+    mask = _key_mask(b, call.input(4)) or call.input(5)
+    if call.input(4) and call.input(5):
+        raise Unsupported("two masks", "use one")
+    causal = 0 if at.get("unidirectional", 0) else None
+    return [join_heads(b, _attend(b, q, k, v, mask, causal, at.get("scale", 0.0)))]
+
+
+def _fused_attention(b: Builder, call: Call) -> list[str]:
+    """com.microsoft Attention: the projection of queries, keys and values inside."""
+    at = call.attributes
+    if any(call.input(i) for i in (4, 5, 6)) or "qkv_hidden_sizes" in at or at.get("do_rotary", 0):
+        raise Unsupported("cached, biased or rotated fused attention", "export plain attention")
+    x = b.emit("MatMul", list(call.inputs[:2]))
+    if call.input(2):
+        x = b.emit("Add", [x, call.inputs[2]])
+    size = b.shape(x)[-1] // 3
+    q, k, v = (
+        split_heads(b, _part(b, x, 2, i * size, (i + 1) * size), at["num_heads"]) for i in range(3)
+    )
+    causal = 0 if at.get("unidirectional", 0) else None
+    out = _attend(b, q, k, v, _key_mask(b, call.input(3)), causal, at.get("scale", 0.0))
+    return [join_heads(b, out)][: call.outputs]
+
+
+def _key_mask(b: Builder, mask: str) -> str:
+    """The additive form of a 0/1 mask of keys ``[batch, keys]``."""
+    if not mask:
+        return ""
+    if len(b.shape(mask)) != 2:
+        raise Unsupported("a mask that is not [batch, keys]", "use a key padding mask")
+    x = b.emit("Cast", [mask], {"to": np.dtype(np.float32)})
+    x = with_scalar(b, "Mul", with_scalar(b, "Sub", x, 1.0), -HIDDEN)
+    return b.emit("Unsqueeze", [x], {"axes": (1, 2)})
+
+
+# --- rotary positions ---------------------------------------------------------------------------
+
+
 def _rotary(b: Builder, call: Call) -> list[str]:
     """ai.onnx RotaryEmbedding (opset 23) on [batch, heads, rows, size] or [batch, rows, cols]."""
     x, cosine, sine = call.inputs[:3]
-    at, flat = call.attributes, len(b.shape(call.inputs[0])) == 3
+    return [_rotary_with(b, call, x, cosine, sine, call.input(3))]
+
+
+def _rotary_contrib(b: Builder, call: Call) -> list[str]:
+    """com.microsoft RotaryEmbedding: the positions come second."""
+    x, positions, cosine, sine = call.inputs[:4]
+    if b.shape(positions) == (1,):
+        rows = b.shape(x)[-2]
+        positions = b.emit("Add", [positions, b.constant(np.arange(rows, dtype=np.int64))])
+        positions = b.emit("Unsqueeze", [positions], {"axes": (0,)})
+    return [_rotary_with(b, call, x, cosine, sine, positions)]
+
+
+def _rotary_with(b: Builder, call: Call, x: str, cosine: str, sine: str, positions: str) -> str:
+    at, flat = call.attributes, len(b.shape(x)) == 3
     if flat:
-        x = split_heads(b, x, at["num_heads"])
-    size = b.shape(x)[-1]
-    if call.input(3):
-        cosine, sine = (b.emit("Gather", [t, call.inputs[3]], {"axis": 0}) for t in (cosine, sine))
+        heads = at.get("num_heads", 0) or b.shape(x)[-1] // (2 * b.shape(cosine)[-1])
+        x = split_heads(b, x, heads)
+    if positions:
+        cosine, sine = (b.emit("Gather", [t, positions], {"axis": 0}) for t in (cosine, sine))
     cosine, sine = (b.emit("Unsqueeze", [t], {"axes": (1,)}) for t in (cosine, sine))
-    width = at.get("rotary_embedding_dim", 0) or size
+    turned = _rotate(
+        b, x, cosine, sine, bool(at.get("interleaved", 0)), at.get("rotary_embedding_dim", 0)
+    )
+    return join_heads(b, turned) if flat else turned
 
-    def part(start: int, end: int, step: int = 1) -> str:
-        return b.emit(
-            "Slice", [x], {"starts": (start,), "ends": (end,), "axes": (3,), "steps": (step,)}
-        )
 
-    even = bool(at.get("interleaved", 0))
-    one = part(0, width, 2) if even else part(0, width // 2)
-    two = part(1, width, 2) if even else part(width // 2, width)
+def _rotate(b: Builder, x: str, cosine: str, sine: str, even: bool, width: int = 0) -> str:
+    """Rotation of ``[batch, heads, rows, size]``: pairs are neighbours (``even``) or half apart."""
+    size = b.shape(x)[-1]
+    width = width or 2 * b.shape(cosine)[-1]
+    half = width // 2
+    one = _part(b, x, 3, 0, width, 2) if even else _part(b, x, 3, 0, half)
+    two = _part(b, x, 3, 1, width, 2) if even else _part(b, x, 3, half, width)
     real = b.emit("Sub", [b.emit("Mul", [one, cosine]), b.emit("Mul", [two, sine])])
     imag = b.emit("Add", [b.emit("Mul", [one, sine]), b.emit("Mul", [two, cosine])])
     if even:
@@ -102,11 +217,15 @@ def _rotary(b: Builder, call: Call) -> list[str]:
     else:
         turned = b.emit("Concat", [real, imag], {"axis": 3})
     if width != size:
-        turned = b.emit("Concat", [turned, part(width, size)], {"axis": 3})
-    return [join_heads(b, turned) if flat else turned]
+        turned = b.emit("Concat", [turned, _part(b, x, 3, width, size)], {"axis": 3})
+    return turned
 
 
 ATTENTION_OPERATORS: Mapping[tuple[str, str], Operator] = {
     ("", "Attention"): _attention,
     ("", "RotaryEmbedding"): _rotary,
+    ("com.microsoft", "RotaryEmbedding"): _rotary_contrib,
+    ("com.microsoft", "GroupQueryAttention"): _group_query,
+    ("com.microsoft", "MultiHeadAttention"): _multi_head,
+    ("com.microsoft", "Attention"): _fused_attention,
 }

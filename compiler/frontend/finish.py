@@ -10,14 +10,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-import numpy as np
-
+from hwcompile.compiler.errors import ModelError
 from hwcompile.compiler.frontend.lower import Lowered
 from hwcompile.compiler.ir import graph as ir
 from hwcompile.compiler.ir.tensor_graph import TensorGraph
 from hwcompile.compiler.ir.tensor_operations import STRUCTURAL
+from hwcompile.passes.fold_gathers import picked_columns
 
 
 def finish(tensors: TensorGraph, lowered: Lowered) -> tuple[ir.Graph, tuple[str, ...]]:
@@ -26,10 +27,13 @@ def finish(tensors: TensorGraph, lowered: Lowered) -> tuple[ir.Graph, tuple[str,
     sequential = _sequential(lowered, operations)
     lines: list[str] = []
     if sequential:
-        why = _breaks_sequence(operations, sequential)
+        why = _breaks_sequence(operations, sequential, lowered.values)
         if why:
             lines.append(f"not compiled as a token sequence: {why}")
             sequential = frozenset()
+    if not sequential and tensors.form in ("kv", "step"):
+        reason = (lines or ["no causal attention"])[0]
+        raise ModelError(f"caches, but no token sequence: {reason}", "export the prefill form")
     once = any(op.output.key not in sequential and op.inputs for op in operations) or not sequential
     kinds: tuple[ir.SectionKind, ...] = (
         ("once", "sequence") if once and sequential else ("sequence",) if sequential else ("once",)
@@ -80,7 +84,11 @@ def _sequential(lowered: Lowered, operations: tuple[ir.Operation, ...]) -> froze
     return frozenset(k for k, own in sources.items() if own & starts)
 
 
-def _breaks_sequence(operations: tuple[ir.Operation, ...], sequential: frozenset[str]) -> str:
+def _breaks_sequence(
+    operations: tuple[ir.Operation, ...],
+    sequential: frozenset[str],
+    values: Mapping[str, ir.Value],
+) -> str:
     """Why the operations are not rowwise, or ""."""
     rows = {op.output.key: op.output.rows for op in operations}
     lengths = {rows[op.output.key] for op in operations if op.output.key in sequential}
@@ -94,32 +102,15 @@ def _breaks_sequence(operations: tuple[ir.Operation, ...], sequential: frozenset
             return "a mean over all rows"
         if isinstance(op, ir.Attend) and not op.causal and set(inside) & set(op.inputs[1:]):
             return "an attention that sees later rows"
-        if isinstance(op, ir.Gather) and columns_of(op, op.output.rows) is None:
+        if isinstance(op, ir.Gather) and picked_columns(op, values[op.inputs[0]]) is None:
             return "rows that are rearranged"
     return ""
 
 
-def columns_of(op: ir.Gather, rows: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
-    """Source column of each output column when a one-input Gather keeps every row in its place."""
-    if len(op.inputs) != 1:
-        return None
-    index = op.index
-    width = _width(index, rows)
-    columns = index - np.arange(rows)[:, None] * width
-    fits = (columns == columns[:1]).all() and columns.min() >= 0 and columns.max() < width
-    return columns[0] if fits else None
-
-
-def _width(index: np.ndarray[tuple[int, ...], np.dtype[np.int64]], rows: int) -> int:
-    """Columns of the source, read off the step from one row to the next."""
-    if rows < 2:
-        return int(index.max()) + 1
-    return max(int(index[1, 0] - index[0, 0]), 1)
-
-
-def _place(operations: tuple[ir.Operation, ...], section: object) -> tuple[ir.Operation, ...]:
+def _place(
+    operations: tuple[ir.Operation, ...], section: Callable[[str], int]
+) -> tuple[ir.Operation, ...]:
     """Operations with their sections, ascending; constant rows beside each of their users."""
-    assert callable(section)
     own = {op.output.key: section(op.output.key) for op in operations}
     users: dict[str, list[int]] = {}
     for op in operations:

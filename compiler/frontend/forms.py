@@ -44,7 +44,7 @@ class Form:
     @property
     def lead(self) -> int:
         """1, or the number of steps."""
-        return self.offset.shape[0]
+        return int(self.offset.shape[0])
 
     @property
     def bases(self) -> tuple[str, ...]:

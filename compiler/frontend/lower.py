@@ -20,7 +20,7 @@ from hwcompile.compiler.frontend.builder import Unsupported
 from hwcompile.compiler.frontend.forms import Form
 from hwcompile.compiler.frontend.matrices import Matrices
 from hwcompile.compiler.ir import graph as ir
-from hwcompile.compiler.ir.expressions import VARIABLE, constant
+from hwcompile.compiler.ir.expressions import VARIABLE, constant, evaluate
 from hwcompile.compiler.ir.graph import Expression, IntArray
 from hwcompile.compiler.ir.tensor_graph import Array, Node, TensorGraph, TensorInput
 from hwcompile.compiler.ir.tensor_operations import ELEMENTWISE, OPERATIONS, STRUCTURAL
@@ -91,7 +91,8 @@ class _Lowering:
     def _enter(self, given: TensorInput) -> None:
         lead = self.graph.steps if given.timed else 1
         count = prod(given.shape) * lead
-        floats = given.dtype.kind == "f"
+        # An integer that is no token and has no row axis is a number (a time), not a mask.
+        floats = given.dtype.kind == "f" or len(given.shape) < 2
         cols = given.shape[-1] if floats and given.shape else 1
         value = self.m.value(count // cols, cols)
         index = np.arange(count).reshape(lead, *given.shape)
@@ -269,6 +270,8 @@ class _Lowering:
 
     def _apply(self, form: Form, function: Expression) -> Form:
         """A scalar function of every element, on the whole matrix where the form is one."""
+        if len(form.terms) == 1 and form.terms[0].base in self.flags:
+            return self._of_flag(form, lambda x: float(evaluate(function, np.asarray(x))))
         rows, cols = forms.rows_of(form)
         order: IntArray = np.arange(rows * cols)
         base = form.terms[0].base if len(form.terms) == 1 else ""
@@ -296,31 +299,50 @@ class _Lowering:
         form = self._form(node.inputs[0])
         return self._sum(forms.constant(np.ones((1,))), replace(form, gain=-form.gain))
 
-    def _equal(self, node: Node) -> Tensor:
-        for a, b in (node.inputs, node.inputs[::-1]):
-            c = self.graph.constants.get(b)
-            if c is not None and c.array.size == 1:
-                return self._equals(self._form(a), int(c.array.reshape(-1)[0]))
-        raise Unsupported("a comparison of two tensors", "compare with a constant")
+    def _compare(self, node: Node) -> Tensor:
+        """A comparison of flags or token ids with a number: a form that is 0 or 1."""
+        for place, key in enumerate(node.inputs):
+            c = self.graph.constants.get(key)
+            if c is None or c.array.size != 1 or c.timed:
+                continue
+            form, number = self._form(node.inputs[1 - place]), float(c.array.reshape(-1)[0])
+            test = _Test(node.op, number, place == 0)
+            base = form.terms[0].base if len(form.terms) == 1 else ""
+            given = self.inputs.get(base)
+            if given is not None and given.kind == "ids":
+                return self._compare_ids(form, given, number, test)
+            return self._of_flag(form, test)
+        raise Unsupported("a comparison inside the network", "compare with a constant")
 
-    def _equals(self, form: Form, number: int) -> Form:
-        base = form.terms[0].base if len(form.terms) == 1 else ""
-        given = self.inputs.get(base)
-        if given is None or given.kind == "tensor":
-            raise Unsupported("a comparison inside the network", "compare token ids only")
-        if given.kind == "flags":
-            if number not in (0, 1):
-                raise Unsupported("a flag compared with a number", "flags are 0 or 1")
-            flag = form
+    def _compare_ids(
+        self, form: Form, given: ir.Input, number: float, test: Callable[[float], float]
+    ) -> Form:
+        """One id is told from all others: padding."""
+        absent = int(number)
+        for guess in (absent, absent - 1, absent + 1):
+            others = [i for i in range(guess + 3) if i != guess]
+            if guess >= 0 and all(test(i) != test(guess) for i in others):
+                absent = guess
+                break
         else:
-            made = self.m.emit(ir.Flag, given.value.rows, 1, (base,), absent=number)
-            self.flags.add(made)
-            flag = replace(form, terms=(replace(form.terms[0], base=made),))
-            number = 0
-        if number:
-            return flag
-        ones = forms.constant(np.ones((1,)))
-        return self._sum(ones, replace(flag, gain=-flag.gain))
+            raise Unsupported("a comparison that splits token ids", "compare with one padding id")
+        made = self.m.emit(ir.Flag, given.value.rows, 1, (given.value.key,), absent=absent)
+        self.flags.add(made)
+        flag = replace(form, terms=(replace(form.terms[0], base=made),))
+        return self._of_flag(flag, lambda x: float(test(absent) != bool(x)))
+
+    def _of_flag(self, form: Form, function: Callable[[float], float]) -> Form:
+        """A function of an element that is 0 or 1, as the line through its two values."""
+        plain = forms.without_gain(form)
+        term = plain.terms[0] if len(plain.terms) == 1 else None
+        coefficient = forms.uniform(term.coefficient) if term is not None else None
+        offset = forms.uniform(plain.offset)
+        if term is None or term.base not in self.flags or coefficient is None or offset is None:
+            raise Unsupported("a condition that depends on data", "only masks are supported")
+        clear, set_ = function(offset), function(offset + coefficient)
+        ones = np.broadcast_to(np.float64(set_ - clear), plain.offset.shape)
+        moved = replace(term, coefficient=ones)
+        return Form((moved,), np.broadcast_to(np.float64(clear), plain.offset.shape))
 
     def _and(self, node: Node) -> Tensor:
         return self._product(*(self._form(k) for k in node.inputs))
@@ -395,17 +417,18 @@ class _Lowering:
         return turned
 
     def _linear(self, key: str, weight: Array) -> Form:
-        matrix = weight.reshape(weight.shape[-2:]) if prod(weight.shape[:-2]) == 1 else None
-        if matrix is None:
-            if weight.ndim < 2 or not (weight == weight.reshape(-1, *weight.shape[-2:])[0]).all():
-                raise Unsupported("a different matrix for every head or step", "not supported")
-            matrix = weight.reshape(-1, *weight.shape[-2:])[0]
+        if weight.ndim < 2:
+            raise Unsupported("a product with a vector", "not supported")
+        stack: Array = weight.reshape(-1, weight.shape[-2], weight.shape[-1])
+        if not (stack == stack[:1]).all():
+            raise Unsupported("a different matrix for every head or step", "not supported")
+        matrix: Array = stack[0]
         form = self._form(key)
         gain = form.gain
         self.tensors[key] = replace(form, gain=1.0)
         settled, made = self._settled(key)
         self.tensors[key] = replace(settled, gain=gain)
-        rows, cols = self.m.values[made].rows, int(matrix.shape[-1])
+        rows, cols = self.m.values[made].rows, stack.shape[2]
         out = self.m.emit(
             ir.Linear, rows, cols, (made,), weight=np.ascontiguousarray(matrix), bias=np.zeros(cols)
         )
@@ -545,7 +568,11 @@ class _Lowering:
         "Neg": _negate,
         "Cast": _cast,
         "Not": _not,
-        "Equal": _equal,
+        "Equal": _compare,
+        "Less": _compare,
+        "LessOrEqual": _compare,
+        "Greater": _compare,
+        "GreaterOrEqual": _compare,
         "And": _and,
         "Or": _or,
         "Where": _where,
@@ -561,6 +588,19 @@ class _Lowering:
         "ReduceSum": _reduce,
         "ReduceMax": _reduce,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Test:
+    """A comparison with a number: 1.0 where it holds."""
+
+    op: str
+    number: float
+    number_first: bool
+
+    def __call__(self, x: float) -> float:
+        pair = (self.number, x) if self.number_first else (x, self.number)
+        return float(ELEMENTWISE[self.op][0](*pair))
 
 
 @dataclass(frozen=True, slots=True)

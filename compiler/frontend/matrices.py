@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,9 @@ class Matrices:
                 # Elements beside a constant (the border of an image) are picked, not computed.
                 one = self.table(np.full((1, 1), fill / slope))
                 index = np.where(padding, self.size(part.base), part.index)
-                key = self.emit(ir.Gather, *index.shape, (part.base, one), index=index)
+                key = self.emit(
+                    ir.Gather, index.shape[0], index.shape[1], (part.base, one), index=index
+                )
                 return self.unary(key, affine(slope * gain, 0.0))
         return self._affine_key(self.pick(part.base, part.index), part.coefficient, offset, gain)
 
@@ -126,7 +129,7 @@ class Matrices:
     def table(self, array: FloatArray) -> str:
         """Constant rows; one row where all are alike."""
         table = np.ascontiguousarray(array[:1] if _alike(array) else array)
-        return self.emit(ir.Rows, *table.shape, (), table=table)
+        return self.emit(ir.Rows, table.shape[0], table.shape[1], (), table=table)
 
     def unary(self, key: str, function: ir.Expression) -> str:
         if function.function == "x":
@@ -145,7 +148,9 @@ class Matrices:
         v = self.values[base]
         if index.shape == (v.rows, v.cols) and _is_identity(index):
             return base
-        return self.emit(ir.Gather, *index.shape, (base,), index=np.ascontiguousarray(index))
+        return self.emit(
+            ir.Gather, index.shape[0], index.shape[1], (base,), index=np.ascontiguousarray(index)
+        )
 
     def _rotation(self, parts: list[Part]) -> str | None:
         """Two terms over one base whose columns are the same in every row: a Rotate."""
@@ -180,7 +185,8 @@ class Matrices:
 
 def _content(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return value.shape, value.dtype.str, value.tobytes()
+        digest = blake2b(np.ascontiguousarray(value).tobytes(), digest_size=16).digest()
+        return value.shape, value.dtype.str, digest
     return value
 
 

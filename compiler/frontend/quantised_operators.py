@@ -34,8 +34,9 @@ def _parameter(b: Builder, key: str, shape: tuple[int, ...], axis: int, block: i
     return array.reshape([-1 if i == axis % len(shape) else 1 for i in range(len(shape))])
 
 
-def _real(b: Builder, x: str, scale: str, zero: str, axis: int = 1, block: int = 0) -> str:
-    """The float value of a quantised tensor."""
+def _real(b: Builder, operand: tuple[str, ...], axis: int = 1, block: int = 0) -> str:
+    """The float value of a quantised tensor; ``operand``: its key, scale and zero point ("")."""
+    x, scale, zero = operand
     if _is_number(b, x):
         return x
     shape = b.shape(x)
@@ -63,7 +64,7 @@ def _onto(b: Builder, x: str, zero: str) -> str:
 
 def _dequantize(b: Builder, call: Call) -> list[str]:
     axis, block = call.attributes.get("axis", 1), call.attributes.get("block_size", 0)
-    return [_real(b, call.inputs[0], call.inputs[1], call.input(2), axis, block)]
+    return [_real(b, (call.inputs[0], call.inputs[1], call.input(2)), axis, block)]
 
 
 def _quantize(b: Builder, call: Call) -> list[str]:
@@ -88,7 +89,7 @@ def _dynamic_quantize(b: Builder, call: Call) -> list[str]:
 
 def _integer_operand(b: Builder, x: str, zero: str) -> str:
     """``x - zero`` in float, for integer products whose scale is applied by the file."""
-    return _real(b, x, b.constant(np.float32(1)), zero, axis=-1)
+    return _real(b, (x, b.constant(np.float32(1)), zero), axis=-1)
 
 
 def _matmul_integer(b: Builder, call: Call) -> list[str]:
@@ -99,13 +100,13 @@ def _matmul_integer(b: Builder, call: Call) -> list[str]:
 
 def _qlinear_matmul(b: Builder, call: Call) -> list[str]:
     i = call.inputs
-    left, right = _real(b, *i[0:3], axis=-2), _real(b, *i[3:6], axis=-1)
+    left, right = _real(b, i[0:3], axis=-2), _real(b, i[3:6], axis=-1)
     return [_onto(b, b.emit("MatMul", [left, right]), i[7])]
 
 
 def _qlinear_conv(b: Builder, call: Call) -> list[str]:
     i = call.inputs
-    inputs = [_real(b, *i[0:3]), _real(b, *i[3:6], axis=0)]
+    inputs = [_real(b, i[0:3]), _real(b, i[3:6], axis=0)]
     if call.input(8):
         inputs.append(_accumulator(b, i[8], i[1], i[4]))
     conv = Call("Conv", tuple(inputs), call.attributes, 1, call.version)
@@ -122,8 +123,8 @@ def _accumulator(b: Builder, bias: str, scale_a: str, scale_b: str) -> str:
 def _qgemm(b: Builder, call: Call) -> list[str]:
     i, at = call.inputs, call.attributes
     left, right = (
-        _real(b, *i[0:3], axis=-2),
-        _real(b, *i[3:6], axis=0 if at.get("transB", 0) else 1),
+        _real(b, i[0:3], axis=-2),
+        _real(b, i[3:6], axis=0 if at.get("transB", 0) else 1),
     )
     left = swap_last(b, left) if at.get("transA", 0) else left
     right = swap_last(b, right) if at.get("transB", 0) else right
@@ -138,22 +139,22 @@ def _qgemm(b: Builder, call: Call) -> list[str]:
 def _qlinear_binary(op: str) -> Operator:
     def operator(b: Builder, call: Call) -> list[str]:
         i = call.inputs
-        return [_onto(b, b.emit(op, [_real(b, *i[0:3]), _real(b, *i[3:6])]), call.input(7))]
+        return [_onto(b, b.emit(op, [_real(b, i[0:3]), _real(b, i[3:6])]), call.input(7))]
 
     return operator
 
 
 def _qlinear_unary(op: str) -> Operator:
-    return lambda b, call: [b.emit(op, [_real(b, *call.inputs[0:3])])]
+    return lambda b, call: [b.emit(op, [_real(b, call.inputs[0:3])])]
 
 
 def _qlinear_softmax(b: Builder, call: Call) -> list[str]:
-    return [b.emit("Softmax", [_real(b, *call.inputs[0:3])], {"axis": -1})]
+    return [b.emit("Softmax", [_real(b, call.inputs[0:3])], {"axis": -1})]
 
 
 def _qlinear_concat(b: Builder, call: Call) -> list[str]:
     i = call.inputs
-    parts = tuple(_real(b, *i[n : n + 3]) for n in range(2, len(i), 3))
+    parts = tuple(_real(b, i[n : n + 3]) for n in range(2, len(i), 3))
     return concat(b, Call("Concat", parts, call.attributes, 1, call.version))
 
 

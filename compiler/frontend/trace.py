@@ -10,7 +10,7 @@ The form of the file decides how its open parts are filled:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from hwcompile.compiler.errors import ModelError
 from hwcompile.compiler.frontend.builder import Builder, Unsupported
 from hwcompile.compiler.frontend.call import Call
 from hwcompile.compiler.frontend.operators import OPERATORS
-from hwcompile.compiler.frontend.vet import escape, opset
+from hwcompile.compiler.frontend.vet import escape, fixed_dimension, opset
 from hwcompile.compiler.ir.tensor_graph import (
     Array,
     CachePair,
@@ -56,6 +56,7 @@ class Plan:
     position: str
     caches: Mapping[str, str]
     batch: int
+    implied: Mapping[str, str]
 
 
 def model_inputs(model: onnx.ModelProto) -> tuple[ModelInput, ...]:
@@ -70,7 +71,7 @@ def model_inputs(model: onnx.ModelProto) -> tuple[ModelInput, ...]:
 
 def _dims(value: onnx.ValueInfoProto) -> Dims:
     return tuple(
-        d.dim_value if d.HasField("dim_value") else (d.dim_param or f"{value.name} axis {i}")
+        d.dim_value if fixed_dimension(d) else (d.dim_param or f"{value.name} axis {i}")
         for i, d in enumerate(value.type.tensor_type.shape.dim)
     )
 
@@ -102,15 +103,18 @@ def make_plan(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> 
     caches = caches if form != "call" else {}
     batch = _batch(given, {position})
     fixed = {n: _without_batch(d, batch if n != position else 1) for n, d in given.items()}
+    implied = _implied(inputs, form)
+    fixed.update(_as_tokens(inputs, fixed, implied))
     for name in open_past:
         fixed[name] = tuple(0 if isinstance(d, str) else d for d in fixed[name])
     steps = _steps(model, fixed, caches) if form == "step" else 1
     names = dict.fromkeys(d for dims in fixed.values() for d in dims if isinstance(d, str))
-    sizes = _open_sizes(model, fixed, tuple(names), position, caches, batch) if names else {}
+    draft = Plan(form, steps, {}, position, caches, batch, implied)
+    sizes = _open_sizes(model, fixed, tuple(names), draft) if names else {}
     final = {
         n: tuple(sizes[d] if isinstance(d, str) else d for d in dims) for n, dims in fixed.items()
     }
-    return Plan(form, steps, final, position, caches, batch)
+    return replace(draft, shapes=final)
 
 
 def _apply_given(
@@ -191,6 +195,26 @@ def _find_position(model: onnx.ModelProto, given: Mapping[str, Dims]) -> str:
     return min(scalars, key=lambda n: len(given[n]))
 
 
+def _implied(inputs: tuple[ModelInput, ...], form: FrontForm) -> dict[str, str]:
+    """Inputs the form knows: positions count up, and a file with caches has no padding."""
+    integers = [i for i in inputs if i.dtype.kind in "iub" and len(i.dims) == 2]
+    positions = {i.name: "positions" for i in integers if "position" in i.name.lower()}
+    ones = {i.name: "ones" for i in integers if "mask" in i.name.lower()} if form == "kv" else {}
+    return positions | ones
+
+
+def _as_tokens(
+    inputs: tuple[ModelInput, ...], fixed: Mapping[str, Dims], implied: Mapping[str, str]
+) -> dict[str, Dims]:
+    """Implied inputs are as long as the tokens."""
+    tokens = [
+        fixed[i.name]
+        for i in inputs
+        if i.dtype.kind in "iu" and len(i.dims) == 2 and i.name not in implied
+    ]
+    return dict.fromkeys(implied, tokens[0]) if tokens else {}
+
+
 def _batch(given: Mapping[str, Dims], skip: set[str]) -> int:
     """The fixed batch size all inputs share, to be replaced by 1."""
     first = [d[0] for n, d in given.items() if d and n not in skip]
@@ -206,21 +230,35 @@ def _without_batch(dims: Dims, batch: int) -> Dims:
 
 
 def _steps(model: onnx.ModelProto, fixed: Mapping[str, Dims], caches: Mapping[str, str]) -> int:
-    """Positions of a `step` file: the row axis (the second last) of its caches."""
-    rows = {int(fixed[n][-2]) for n in caches}
+    """Positions of a `step` file: the cache axis as long as a list 0, 1, ... or a table of rows."""
+    shapes = [fixed[n] for n in caches]
+    counted = {len(a) for a in _arrays(model) if a.ndim == 1 and _counts(a)}
+    tables = {len(a) for a in _arrays(model) if a.ndim > 1}
+    for lengths in (counted, tables):
+        for axis in (-2, -3, -1):
+            common = {s[axis] for s in shapes}
+            if len(common) == 1 and common <= lengths:
+                return int(common.pop())
+    rows = {s[-2] for s in shapes}
     if len(rows) != 1:
         raise ModelError("the caches of the file have different lengths", "use one context length")
-    return rows.pop()
+    return int(rows.pop())
+
+
+def _arrays(model: onnx.ModelProto) -> list[Array]:
+    values = list(model.graph.initializer)
+    values += [a.t for n in model.graph.node for a in n.attribute if a.name == "value"]
+    return [_array(t) for t in values if len(t.dims) >= 1]
+
+
+def _counts(array: Array) -> bool:
+    return array.dtype.kind in "iu" and np.array_equal(array, np.arange(len(array)))
 
 
 def _open_sizes(
-    model: onnx.ModelProto,
-    fixed: Mapping[str, Dims],
-    names: tuple[str, ...],
-    position: str,
-    caches: Mapping[str, str],
-    batch: int,
+    model: onnx.ModelProto, fixed: Mapping[str, Dims], names: tuple[str, ...], draft: Plan
 ) -> dict[str, int]:
+    """The longest each open dimension can be, found by a trial with other sizes."""
     trial = dict(zip(names, _TRIAL_SIZES * (1 + len(names)), strict=False))
     builder = Builder()
     builder.open_sizes = trial
@@ -229,7 +267,7 @@ def _open_sizes(
     }
     problems: list[str] = []
     try:
-        _run(model, Plan("call", 1, shapes, position, caches, batch), builder)
+        _run(model, replace(draft, form="call", steps=1, shapes=shapes), builder)
     except ModelError as error:
         problems.append(error.message)
     missing = [n for n in names if not builder.limits.get(n)]
@@ -331,6 +369,11 @@ def _enter(b: Builder, given: ModelInput, plan: Plan) -> str:
         return b.constant(positions.reshape(plan.steps, *shape), timed=True)
     if 0 in shape:
         return b.constant(np.zeros(shape, given.dtype))
+    if given.name in plan.implied:
+        ones = plan.implied[given.name] == "ones"
+        value = np.ones(shape) if ones else np.broadcast_to(np.arange(shape[-1]), shape)
+        names = tuple(n for n, size in b.open_sizes.items() if size in shape)
+        return b.constant(value.astype(given.dtype), open_names=names)
     timed = plan.form == "step"
     return b.input(TensorInput("", shape, timed, given.dtype, given.name, shape))
 

@@ -37,7 +37,12 @@ _NO_HARDWARE = {
     "NonZero": "the shape of its result depends on data",
     "NonMaxSuppression": "the shape of its result depends on data",
 }
-_FLOATS = frozenset({"FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE"})
+_FLOATS = (
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.BFLOAT16,
+    onnx.TensorProto.DOUBLE,
+)
 
 
 def escape(name: str, limit: int = 60) -> str:
@@ -83,7 +88,7 @@ def _decode(path: Path) -> onnx.ModelProto:
         raise _fail(f"cannot read {path}: {error.strerror}", "check the path") from error
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(data)
+        model.ParseFromString(data)  # type: ignore[no-untyped-call]
     except (DecodeError, ValueError) as error:
         raise _fail("not an ONNX file, or cut short (protobuf does not decode)") from error
     if not model.ir_version or (not model.graph.node and not model.graph.output):
@@ -197,13 +202,13 @@ def _check_interface(graph: onnx.GraphProto) -> None:
     if not graph.output:
         raise _fail("the graph has no outputs")
     for value in (*graph.input, *graph.output):
-        kind = value.type.WhichOneof("value")
+        kind = value.type.WhichOneof("value")  # type: ignore[no-untyped-call]
         if kind != "tensor_type":
             raise _fail(f"{escape(value.name)} is no tensor")
         dims = value.type.tensor_type.shape.dim
         if len(dims) > MAX_RANK:
             raise _fail(f"{escape(value.name)} has more than {MAX_RANK} dimensions")
-        if any(d.HasField("dim_value") and d.dim_value < 1 for d in dims):
+        if any(d.dim_value < 1 for d in dims if fixed_dimension(d)):
             raise _fail(
                 f"{escape(value.name)} has a dimension below 1: there is nothing to build",
                 "export the model with real shapes",
@@ -212,6 +217,11 @@ def _check_interface(graph: onnx.GraphProto) -> None:
             raise _fail(f"{escape(value.name)} has more than {MAX_ELEMENTS} elements")
     if graph.sparse_initializer:
         raise _fail("sparse initialisers are not supported", "store dense weights")
+
+
+def fixed_dimension(dimension: onnx.TensorShapeProto.Dimension) -> bool:
+    """Whether a dimension is a number in the file."""
+    return bool(dimension.HasField("dim_value"))  # type: ignore[no-untyped-call]
 
 
 def _check_nodes(graph: onnx.GraphProto, version: int) -> None:
@@ -302,7 +312,7 @@ def _check_tensor(tensor: onnx.TensorProto) -> None:
 
 
 def _is_float(tensor: onnx.TensorProto) -> bool:
-    return onnx.TensorProto.DataType.Name(tensor.data_type) in _FLOATS
+    return tensor.data_type in _FLOATS
 
 
 def _check_finite(name: str, array: Array) -> None:

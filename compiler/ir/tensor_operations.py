@@ -237,7 +237,6 @@ OPERATIONS: Mapping[str, Callable[..., Array]] = {
     "Trilu": _trilu,
     "CumSum": _cumsum,
     "Pad": _pad,
-    "Einsum": lambda at, *xs: np.einsum(at["equation"], *xs),
     "Stack": lambda at, x: x,
 }
 
