@@ -62,18 +62,20 @@ def content_key(engine: str, files: Sequence[Path]) -> str:
     return digest.hexdigest()[:24]
 
 
-def sources(rtl: Path) -> list[Path]:
-    """The files of ``filelist.f``."""
-    return [rtl / name for name in (rtl / "filelist.f").read_text().split()]
+def sources(rtl: Path, models: Path | None) -> list[Path]:
+    """The files of ``filelist.f``; a file of the same name in ``models`` stands in for one."""
+    names = (rtl / "filelist.f").read_text().split()
+    replaced = {path.name for path in models.iterdir()} if models else set()
+    return [models / n if models and n in replaced else rtl / n for n in names]
 
 
-def build(rtl: Path, engine: str, folder: Path) -> Path:
+def build(files: Sequence[Path], engine: str, folder: Path) -> Path:
     """The build of these sources, made when there is none; written beside and renamed at the
     end.
     """
     from cocotb_tools.runner import VerilatorControlFile, get_runner
 
-    final = folder / content_key(engine, sources(rtl))
+    final = folder / content_key(engine, files)
     if (final / DONE).exists():
         return final
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +92,7 @@ def build(rtl: Path, engine: str, folder: Path) -> Path:
             shutil.copy(path, work)
             os.utime(work / path.name, (later, later))
     get_runner(engine).build(
-        sources=[*extra, *sources(rtl)],
+        sources=[*extra, *files],
         hdl_toplevel=TOP,
         build_dir=work,
         build_args=FLAGS[engine],
@@ -155,6 +157,7 @@ def main() -> int:
     """The command line; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rtl", type=Path, required=True, help="folder with filelist.f")
+    parser.add_argument("--models", type=Path, help="folder of files that stand in for rtl ones")
     parser.add_argument("--vectors", type=Path, required=True, help="inputs and expected outputs")
     parser.add_argument("--engine", default="auto", choices=("auto", "verilator", "icarus"))
     parser.add_argument("--build", type=Path, default=Path("build"), help="folder for builds")
@@ -162,7 +165,8 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="folder for logs (default: the build's)")
     options = parser.parse_args()
     engine = find_engine(options.engine)
-    built = build(options.rtl.resolve(), engine, options.build.resolve())
+    models = options.models.resolve() if options.models else None
+    built = build(sources(options.rtl.resolve(), models), engine, options.build.resolve())
     work = (options.work or built).resolve()
     results = options.results.resolve() if options.results else None
     if run(engine, built, options.vectors.resolve(), results, work):

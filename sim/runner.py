@@ -185,11 +185,13 @@ def simulate(
     timeout: int = 100_000_000,
     wall_clock_s: float = 3600,
     build_folder: Path | None = None,
+    models: Path | None = None,
 ) -> list[ChipResult]:
     """Run all samples, one after the other from one reset, on the chip in folder ``rtl``.
 
     ``timeout``: clock cycles without an end. Builds are kept by content in the user's cache folder,
-    or in ``build_folder``. Raises MismatchError when outputs differ from ``expected`` or the chip
+    or in ``build_folder``. ``models``: folder of simulation models that stand in for the files of
+    the same names (:mod:`hwcompile.sim.block_model`). Raises MismatchError when outputs differ from ``expected`` or the chip
     stops, ToolError when no simulator is there, or when it fails or runs out of ``wall_clock_s``.
     """
     with tempfile.TemporaryDirectory(prefix="hwcompile-") as folder:
@@ -203,6 +205,7 @@ def simulate(
             *("--vectors", str(given)),
             *("--engine", engine),
             *("--build", str(build_folder or cache_folder() / "sim")),
+            *(("--models", str(models)) if models else ()),
             *("--results", str(results)),
             *("--work", str(work)),
         ]
