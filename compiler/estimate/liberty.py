@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -198,7 +198,8 @@ def read_library(text: str, source: str = "", licence: str = "", version: str = 
     to 12 inverter inputs. Capacitance in fF, time in ns.
     """
     root = parse_liberty(text)
-    units = _Units(_time_ns(root), _load_ff(root), _leakage_nw(root))
+    templates = {group.args[0]: group for group in root.of("lu_table_template") if group.args}
+    units = _Units(_time_ns(root), _load_ff(root), _leakage_nw(root), templates)
     raw = {
         group.args[0]: cell
         for group in root.of("cell")
@@ -224,9 +225,12 @@ def read_library(text: str, source: str = "", licence: str = "", version: str = 
 
 @dataclass(frozen=True, slots=True)
 class _Units:
+    """Scales of the file and the axes of its tables."""
+
     time_ns: float
     load_ff: float
     leakage_nw: float
+    templates: Mapping[str, Group]
 
 
 def _time_ns(root: Group) -> float:
@@ -441,13 +445,24 @@ def _arcs(pin: Group, sources: set[str], units: _Units) -> list[_Arc]:
 
 def _tables(timing: Group, kind: str, units: _Units) -> Iterator[_Table]:
     for group in timing.of(kind):
-        axes = [_numbers(group.lists.get(axis, ())) for axis in ("index_1", "index_2")]
+        template = units.templates.get("".join(group.args[:1]), _NO_TEMPLATE)
+        axes = [
+            _numbers(group.lists.get(axis, template.lists.get(axis, ())))
+            for axis in ("index_1", "index_2")
+        ]
+        sizes = [max(1, len(axis)) for axis in axes]
         values = _numbers(group.lists.get("values", ()))
-        slews = axes[0] if len(axes[0]) else np.zeros(1)
-        loads = axes[1] if len(axes[1]) else np.zeros(1)
-        if len(values) == len(slews) * len(loads):
-            grid = values.reshape(len(slews), len(loads)) * units.time_ns
-            yield _Table(slews * units.time_ns, loads * units.load_ff, grid)
+        if len(values) != sizes[0] * sizes[1]:
+            continue
+        grid = values.reshape(sizes) * units.time_ns
+        # The first axis is the slew unless the template says otherwise.
+        if template.attributes.get("variable_1") == "total_output_net_capacitance":
+            axes, grid = axes[::-1], grid.T
+        slews, loads = (axis if len(axis) else np.zeros(1) for axis in axes)
+        yield _Table(slews * units.time_ns, loads * units.load_ff, grid)
+
+
+_NO_TEMPLATE = Group("lu_table_template", ())
 
 
 def _numbers(words: tuple[str, ...]) -> Floats:

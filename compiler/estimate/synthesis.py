@@ -39,12 +39,9 @@ PRIMITIVES = ("hw_full_adders", "hw_half_adders", "hw_buffers")
 """Modules that the mapper replaces by cells, whatever the sources say of them."""
 
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
-_MODULE = re.compile(
-    r"^[ \t]*(?:\(\*.*?\*\)\s*)?module\s+([A-Za-z_][A-Za-z0-9_]*)\b(.*?)^[ \t]*endmodule\b",
-    re.DOTALL | re.MULTILINE,
-)
-_HEADER = re.compile(r"\s*(\(.*?\))\s*;", re.DOTALL)
-_PORT = re.compile(r"^[ \t]*(?:input|output|inout)\b[^;]*;", re.MULTILINE)
+_MODULE = re.compile(r"\bmodule\s+([A-Za-z_][A-Za-z0-9_]*)\b.*?\bendmodule\b", re.DOTALL)
+_HEADER = re.compile(r"module\s+\w+\s*(\(.*?\))\s*;", re.DOTALL)
+_PORT = re.compile(r"\b(?:input|output|inout)\b[^;]*;")
 _INSTANCE = re.compile(
     r"^[ \t]*([A-Za-z_][A-Za-z0-9_]*)\s+(?:#|\\\S+\s|[A-Za-z_][A-Za-z0-9_$]*\s*[(\[])", re.MULTILINE
 )
@@ -88,10 +85,10 @@ opt_clean
 splitnets
 opt_clean
 select -set read t:* %ci1 t:* %d o:* %u
-select -set sums t:hw_fa @read %ci1:+hw_fa[sum] t:hw_fa %i %d
-select -set carries t:hw_fa @read %ci1:+hw_fa[carry] t:hw_fa %i %d
-select -set half_sums t:hw_ha @read %ci1:+hw_ha[sum] t:hw_ha %i %d
-select -set half_carries t:hw_ha @read %ci1:+hw_ha[carry] t:hw_ha %i %d
+select -set sums t:hw_fa @read %ci4:+hw_fa[sum] t:hw_fa %i %d
+select -set carries t:hw_fa @read %ci4:+hw_fa[carry] t:hw_fa %i %d
+select -set half_sums t:hw_ha @read %ci4:+hw_ha[sum] t:hw_ha %i %d
+select -set half_carries t:hw_ha @read %ci4:+hw_ha[carry] t:hw_ha %i %d
 chtype -set hw_fa_gates @sums @carries %u
 chtype -set hw_ha_gates @half_sums @half_carries %u
 techmap -map mapping.v
@@ -226,11 +223,10 @@ def _sources(files: Iterable[Path]) -> dict[str, str]:
 
 def _stub(name: str, text: str) -> str:
     """The ports of a module, without what is in it."""
-    body = text.split(name, 1)[1]
-    header = _HEADER.match(body)
+    header = _HEADER.match(text)
     if header is None:
         raise UsageError(f"module {name} has parameters or no port list; it cannot be instantiated")
-    ports = _PORT.findall(body[header.end() :])
+    ports = _PORT.findall(text[header.end() :])
     return "\n".join([f"module {name} {header[1]};", *ports, "endmodule", ""])
 
 
