@@ -2,10 +2,10 @@
 
 Operands a (q), b (key and value words), c (flags), d, row.
 
-For each head: load the query; stream the keys through one multiplier a lane, keep the scores and
-their maximum; stream the scores back through the exponential table beside the value words, and add
-up; invert the sum bit by bit; scale and write the head. While a head is written, the next query is
-loaded.
+For each head: load the query; stream the keys through one multiplier a lane for the greatest score;
+stream them again, each score's distance from it through the exponential table, beside the value
+words, and add up; invert the sum bit by bit; scale and write the head. Scores are computed twice
+because their memory would cost more. While a head is written, the next query is loaded.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value
-from amaranth.hdl import Shape
+from amaranth import Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from hwcompile.compiler.ir import program as ir
@@ -23,7 +22,6 @@ from hwcompile.hdl import intervals
 from hwcompile.hdl.divide import Divide
 from hwcompile.hdl.fixed_point import Rounding, saturated_by
 from hwcompile.hdl.intervals import Interval
-from hwcompile.hdl.memory import Ram
 from hwcompile.hdl.tables import choose, distinct, rom, shape_of
 from hwcompile.hdl.unit import (
     Operand,
@@ -39,8 +37,10 @@ from hwcompile.hdl.unit import (
 
 FAN_IN = 4
 """Terms an adder tree adds between two registers."""
-WEIGH_STAGES = 7
-"""Score, distance, capped, scaled, index, weight, sum of weights."""
+SCORE_STAGES = 3
+"""Memory, key word, product; then the adder tree."""
+WEIGH_STAGES = 5
+"""Distance, capped, index, weight, sum of weights; and the scaled distance if it is multiplied."""
 OUTPUT_STAGES = 2
 """Product, write."""
 
@@ -118,7 +118,7 @@ class AttendUnit(Unit):
         self.value_lanes = max(t.value_size for t in self._tasks)
         self.key_bits = max(t.k.bits for t in self._tasks)
         self.value_bits = max(t.v.bits for t in self._tasks)
-        self.score_words = max(*(t.k.rows for t in self._tasks), 2)
+        self.key_rows = max(*(t.k.rows for t in self._tasks), 2)
         operands: list[Operand] = ["a", "b", "d"]
         if any(t.flagged for t in self._tasks):
             operands.insert(2, "c")
@@ -137,33 +137,33 @@ class AttendUnit(Unit):
             },
         )
 
-    @property
-    def score_shape(self) -> Shape:
-        """Of a score."""
-        return shape_of(*intervals.hull(t.score for t in self._tasks))
-
-    @property
-    def score_bits(self) -> int:
-        """A word of the score memory: the score, and whether the key is visible."""
-        return int(self.score_shape.width) + 1
-
     def cycles(self, select: int, row: int = 0) -> int:
         """Start; for each head query, keys, scores, weights and reciprocal; the last output."""
         t = self._tasks[select]
         keys = row + 1 if t.op.causal else t.k.rows
-        scores = t.size + keys + 2 + _tree_stages(self.lanes)
-        weights = keys + WEIGH_STAGES
-        head = scores + weights + Divide.latency(t.final_bit)
+        head = t.size + 2 * keys + self._key_stages + Divide.latency(t.final_bit)
         waits = 0 if self._overlaps else (t.op.heads - 1) * t.value_size
         return 1 + t.op.heads * head + waits + t.value_size + OUTPUT_STAGES
 
     @property
+    def _score(self) -> Interval:
+        """Interval of a score."""
+        return intervals.hull(t.score for t in self._tasks)
+
+    @property
+    def _scales(self) -> bool:
+        """Whether distances are multiplied."""
+        return any(t.op.multiplier != 1 for t in self._tasks)
+
+    @property
+    def _key_stages(self) -> int:
+        """From a key's address to its part in the sum of weights."""
+        return SCORE_STAGES + _tree_stages(self.lanes) + WEIGH_STAGES + self._scales
+
+    @property
     def _overlaps(self) -> bool:
         """Whether a head is always written before the next head's sums begin."""
-        return all(
-            t.value_size <= t.size + 2 + _tree_stages(self.lanes) + WEIGH_STAGES
-            for t in self._tasks
-        )
+        return all(t.value_size <= t.size + self._key_stages for t in self._tasks)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -173,22 +173,27 @@ class AttendUnit(Unit):
         )
         base, final_head = self._heads(m, begin, closed, output.last)
 
-        final_key = self._final_key(m)
         query_read = scan(m, begin, self._pick(m, "final_query", lambda t: t.size - 1), "query")
-        key_read = scan(m, query_read.last, final_key, "key")
-        self._read_ports(m, query_read, key_read, base)
+        again, weighing = Signal(), Signal()
+        key_read = scan(m, query_read.last | again, self._final_key(m), "key")
+        m.d.comb += again.eq(key_read.last & ~weighing)
+        with m.If(query_read.last | again):
+            m.d.sync += weighing.eq(again)
+        self._read_ports(m, query_read, key_read, query_read.last | again, base)
         query = self._query(m, begin, query_read)
-        score_pipe, score = self._scores(m, key_read, query)
-        scores_end = Signal()
-        m.d.comb += scores_end.eq(score_pipe["valid"] & score_pipe["last"])
+        keys = Pipeline(m, valid=key_read.active, last=key_read.last, weighing=weighing)
+        score = self._scores(m, keys, query)
+        top = self._top(m, query_read.last, keys, score)
 
-        weigh = scan(m, scores_end, final_key, "weigh")
-        top = self._top(m, query_read.last, score_pipe, score)
-        pipe, distance = self._distances(m, query_read.last, score_pipe, score, weigh, top)
-        index = self._indices(m, pipe, distance)
-        self._read_values(m, pipe, scores_end, base)
+        pipe = Pipeline(
+            m,
+            valid=keys["valid"] & keys["weighing"],
+            last=keys["last"],
+            visible=keys["visible"],
+        )
+        index = self._indices(m, pipe, top, score, query_read.last, base)
         weight = self._weights(m, pipe, index)
-        total, sums = self._accumulate(m, pipe, weight, scores_end, output.active)
+        total, sums = self._accumulate(m, pipe, weight, query_read.last, output.active)
 
         m.submodules.reciprocal = reciprocal = Divide(
             len(total), max(t.final_bit for t in self._tasks) + 1
@@ -212,7 +217,7 @@ class AttendUnit(Unit):
         if "row" not in self.operands:
             return final
         is_causal = self._pick(m, "is_causal", lambda t: int(t.op.causal))
-        return Mux(is_causal, self.row, final)[: (self.score_words - 1).bit_length()]
+        return Mux(is_causal, self.row, final)[: (self.key_rows - 1).bit_length()]
 
     def _heads(
         self, m: Module, begin: Signal, closed: Signal, written: Signal
@@ -240,15 +245,15 @@ class AttendUnit(Unit):
                 m.d.sync += [member.eq(0), base.eq(base + 1)]
         return base, outputs_final
 
-    def _read_ports(self, m: Module, query: Scan, key: Scan, base: Signal) -> None:
+    def _read_ports(self, m: Module, query: Scan, key: Scan, restart: Value, base: Signal) -> None:
         """Addresses of the query's elements, then of the key words and the key flags."""
         stride = self._pick(m, "key_stride", lambda t: t.op.kv_heads)
-        m.d.comb += self.key_addr.eq(pointer(m, query.last, base, key.active, "key_source", stride))
+        m.d.comb += self.key_addr.eq(pointer(m, restart, base, key.active, "key_source", stride))
         element = pointer(m, self.start, self.a, query.active, "query_source")
         if "c" not in self.operands:
             m.d.comb += [self.read_en.eq(query.active), self.read_addr.eq(element)]
             return
-        flag = pointer(m, query.last, self.c, key.active, "flag_source")
+        flag = pointer(m, restart, self.c, key.active, "flag_source")
         is_flagged = self._pick(m, "reads_flags", lambda t: int(t.flagged))
         m.d.comb += [
             self.read_en.eq(query.active | (key.active & is_flagged)),
@@ -270,15 +275,15 @@ class AttendUnit(Unit):
                 m.d.sync += element.eq(self.read_data)
         return query
 
-    def _scores(self, m: Module, read: Scan, query: list[Signal]) -> tuple[Pipeline, Signal]:
+    def _scores(self, m: Module, pipe: Pipeline, query: list[Signal]) -> Signal:
         """``q . k`` of each key, and whether the key is ``visible``."""
-        pipe = Pipeline(m, valid=read.active, last=read.last)
         pipe.wait("key_arrived")
         if "c" in self.operands:
             is_flagged = self._pick(m, "is_flagged", lambda t: int(t.flagged))
             pipe.attach(visible=~is_flagged | self.read_data.any())
         else:
             pipe.attach(visible=Const(1))
+        word = pipe.step(self.key_data, self.key_data.shape(), "key_word")
         key_shape = element_shape(t.k for t in self._tasks)
         product = intervals.times(
             intervals.hull(intervals.of(t.q) for t in self._tasks),
@@ -288,7 +293,7 @@ class AttendUnit(Unit):
         for i, element in enumerate(query):
             key = Signal(key_shape, name=f"key_{i}")
             scaled = Signal(shape_of(*product), name=f"key_product_{i}", reset_less=True)
-            m.d.comb += key.eq(self.key_data[i * self.key_bits : (i + 1) * self.key_bits])
+            m.d.comb += key.eq(word[i * self.key_bits : (i + 1) * self.key_bits])
             m.d.sync += scaled.eq(element * key)
             products.append(scaled)
         pipe.wait("key_product")
@@ -302,75 +307,56 @@ class AttendUnit(Unit):
                 m.d.sync += part.eq(sum(group[1:], group[0]))
                 products.append(part)
             pipe.wait(f"part_{stage}")
-        score = Signal(self.score_shape, name="score")
+        score = Signal(shape_of(*self._score), name="score")
         m.d.comb += score.eq(products[0])
-        return pipe, score
+        return score
 
     def _top(self, m: Module, clear: Signal, pipe: Pipeline, score: Signal) -> Signal:
         """The greatest score of a visible key."""
         least = min(t.score[0] for t in self._tasks)
-        top = Signal(self.score_shape, name="top", reset_less=True)
+        top = Signal(shape_of(*self._score), name="top", reset_less=True)
         with m.If(clear):
             m.d.sync += top.eq(least)
-        with m.Elif(pipe["valid"] & pipe["visible"] & (score > top)):
+        with m.Elif(pipe["valid"] & ~pipe["weighing"] & pipe["visible"] & (score > top)):
             m.d.sync += top.eq(score)
         return top
 
-    def _distances(
-        self, m: Module, clear: Signal, scores: Pipeline, score: Signal, weigh: Scan, top: Signal
-    ) -> tuple[Pipeline, Signal]:
-        """Keep each score, and give it back as its distance from the top."""
-        m.submodules.scores = ram = Ram(self.score_words, self.score_bits)
-        place = pointer(m, clear, Const(0, len(ram.waddr)), scores["valid"], "score_place")
-        m.d.comb += [
-            ram.we.eq(scores["valid"]),
-            ram.waddr.eq(place),
-            ram.wdata.eq(Cat(score, scores["visible"])),
-            ram.re.eq(weigh.active),
-            ram.raddr.eq(weigh.index),
-        ]
-        pipe = Pipeline(m, valid=weigh.active, last=weigh.last)
-        pipe.wait("kept")
-        pipe.attach(visible=ram.rdata[-1])
-        kept = Signal(self.score_shape)
-        m.d.comb += kept.eq(ram.rdata[:-1])
-        low, high = intervals.hull(t.score for t in self._tasks)
-        return pipe, pipe.step(top - kept, shape_of(0, high - low), "distance")
-
-    def _indices(self, m: Module, pipe: Pipeline, distance: Signal) -> Signal:
-        """``min(round_shift(distance * multiplier, shift), len(exp_table) - 1)``."""
+    def _indices(
+        self, m: Module, pipe: Pipeline, top: Signal, score: Signal, clear: Signal, base: Signal
+    ) -> Signal:
+        """``min(round_shift((top - score) * multiplier, shift), len(exp_table) - 1)``; and address
+        the value word that is to meet the index's weight."""
         rounding = Rounding(tuple(t.op.shift for t in self._tasks))
+        low, high = self._score
+        distance = pipe.step(top - score, shape_of(0, high - low), "distance")
+        # From the cap on every index is the last: the distance needs no more bits.
         caps = [t.cap for t in self._tasks]
         cap = self.pick(m, caps, "cap")
         capped = pipe.step(Mux(distance > cap, cap, distance), shape_of(0, max(caps)), "capped")
-        multiplier = self._pick(m, "multiplier", lambda t: t.op.multiplier)
         most = [
             (t.cap * t.op.multiplier << rounding.left) + half
             for t, half in zip(self._tasks, rounding.halves(), strict=True)
         ]
+        multiplier = self._pick(m, "multiplier", lambda t: t.op.multiplier)
         half = rounding.half(m, self.select, "distance_half")
-        scaled = pipe.step(
-            ((capped * multiplier) << rounding.left) + half,
-            shape_of(0, max(most)),
-            "distance_scaled",
-        )
-        exact = Signal(
-            shape_of(
-                0, max(x >> s + rounding.left for x, s in zip(most, rounding.shifts, strict=True))
-            ),
-            name="exact_index",
-        )
-        m.d.comb += exact.eq(rounding.shift(m, self.select, scaled, "distance_shift"))
-        lasts = [len(t.op.exp_table) - 1 for t in self._tasks]
-        last = self.pick(m, lasts, "last_index")
-        return pipe.step(Mux(exact > last, last, exact), shape_of(0, max(lasts)), "index")
-
-    def _read_values(self, m: Module, pipe: Pipeline, clear: Signal, base: Signal) -> None:
-        """Address the value word that is to meet the weight of the present index."""
+        scaled = Signal(shape_of(0, max(most)), name="scaled_distance")
+        raised = ((capped * multiplier) << rounding.left) + half
+        if self._scales:
+            m.d.comb += scaled.eq(pipe.step(raised, scaled.shape(), "product"))
+        else:
+            m.d.comb += scaled.eq(raised)
         stride = self._pick(m, "value_stride", lambda t: t.op.kv_heads)
         m.d.comb += self.value_addr.eq(
             pointer(m, clear, base, pipe["valid"], "value_source", stride)
         )
+        reached = [x >> s + rounding.left for x, s in zip(most, rounding.shifts, strict=True)]
+        exact = Signal(shape_of(0, max(reached)), name="exact_index")
+        m.d.comb += exact.eq(rounding.shift(m, self.select, scaled, "distance_shift"))
+        lasts = [len(t.op.exp_table) - 1 for t in self._tasks]
+        last = self.pick(m, lasts, "last_index")
+        over = any(r > k for r, k in zip(reached, lasts, strict=True))
+        bounded = Mux(exact > last, last, exact) if over else exact
+        return pipe.step(bounded, shape_of(0, max(lasts)), "index")
 
     def _weights(self, m: Module, pipe: Pipeline, index: Signal) -> Signal:
         """``exp_table[index]``, 0 for a key that is not visible."""
@@ -400,11 +386,13 @@ class AttendUnit(Unit):
         product = intervals.times(v, (0, (1 << len(weight)) - 1))
         shape = element_shape(t.v for t in self._tasks)
         sums = [Signal(shape_of(*reach), name=f"sux{i}") for i in range(self.value_lanes)]
+        words = Signal(self.value_data.shape(), name="value_word", reset_less=True)
+        m.d.sync += words.eq(self.value_data)
         products = []
         for i in range(self.value_lanes):
             value = Signal(shape, name=f"value_{i}")
             used = self.pick(m, [int(i < t.value_size) for t in self._tasks], f"uses_{i}")
-            word = self.value_data[i * self.value_bits : (i + 1) * self.value_bits]
+            word = words[i * self.value_bits : (i + 1) * self.value_bits]
             m.d.comb += value.eq(Mux(used, word, 0))
             scaled = Signal(shape_of(*product), name=f"value_product_{i}", reset_less=True)
             m.d.sync += scaled.eq(value * weight)

@@ -426,19 +426,7 @@ class _Placement:
                 lanes = [values[k].cols // p.kv_heads for k, p in zip(keys, pairs, strict=True)]
                 width = max(lanes) * max(values[k].bits for k in keys)
                 found.append(Memory(space, words, width, "key" if space == "key" else "value"))
-            rows = max(values[p.key].rows for p in pairs)
-            found.append(Memory("scores", max(2, rows), self._score_bits(), "scores"))
         return tuple(found)
-
-    def _score_bits(self) -> int:
-        values = self._program.values
-        widths = []
-        for task in self._tasks:
-            if isinstance(task.operation, ir.Attend):
-                q, k = (values[key] for key in task.operation.inputs[:2])
-                reach = max(abs(q.low), abs(q.high)) * max(abs(k.low), abs(k.high))
-                widths.append((q.cols // task.operation.heads * reach).bit_length() + 2)
-        return max(widths)
 
     def body(self, loop: _TaskLoop) -> tuple[Instruction, ...]:
         instructions: list[Instruction] = []

@@ -25,7 +25,6 @@ from hwcompile.compiler.ir import operations
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.program import IntArray
 from hwcompile.hdl.attend import AttendUnit
-from hwcompile.hdl.memory import ram_verilog
 from hwcompile.hdl.unit import Task, Unit
 from hwcompile.hdl.verilog import run_yosys
 
@@ -271,9 +270,6 @@ def run_cases(
 
     simulator = simulator or quick_simulator()
     files = list(sources) if sources else [unit_verilog(unit, "unit", folder)]
-    if isinstance(unit, AttendUnit):
-        files.append(folder / "scores.v")
-        files[-1].write_text(ram_verilog(unit.score_words, unit.score_bits))
     cases_file, result_file = folder / "cases.json", folder / "result.json"
     cases_file.write_text(json.dumps([asdict(case) for case in made]))
     result_file.unlink(missing_ok=True)

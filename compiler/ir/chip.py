@@ -28,7 +28,7 @@ UnitKind = Literal[
 Space = Literal["data", "key", "value"]
 LinearStyle = Literal["bitplane", "folded"]
 PortKind = Literal["ids", "flags", "tensor", "token", "logits"]
-MemoryKind = Literal["data", "key", "value", "scores"]
+MemoryKind = Literal["data", "key", "value"]
 
 FETCH_CYCLES = 1
 """Cycles the sequencer adds to each instruction, between the ``done`` before it and its
