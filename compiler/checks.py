@@ -86,19 +86,44 @@ def _own_tokens(
     program: Program, chip: Chip, inputs: Mapping[str, IntArray], most: int
 ) -> list[ChipSample]:
     """One sample of greedy generation from the first token of the first sample."""
-    tokens = [p for p in chip.ports if p.kind == "token"]
-    if not tokens or program.sections[-1] != "sequence":
+    given = _token_input(program)
+    if given is None or not any(p.kind == "token" for p in chip.ports):
         return []
-    given = next(i for i in program.inputs if program.sections[i.section] == "sequence")
     first = {k: x[:1] for k, x in inputs.items()}
-    prompt = [int(first[given.value.key][0, 0, 0])]
-    once = {k: x for k, x in first.items() if k != given.value.key}
-    made = reference.generate(program, prompt, min(most, reference.context(program)), once)
-    fed = np.array([*prompt, *made][: len(made)], np.int64).reshape(1, -1, 1)
-    sample = expect(program, chip, {**once, given.value.key: fed})[0]
-    port = next(p for p in chip.ports if p.value == given.value.key and p.direction == "in")
-    asked = {**sample.inputs, port.name: list(sample.inputs[port.name])[:1]}
-    return [replace(sample, inputs=asked, generate=len(made) - 1)]
+    first[given.value.key] = first[given.value.key][:, :1]
+    sample = expect(program, chip, first)[0]
+    following = min(most, reference.context(program)) - 1
+    expected = expect_beats(program, chip, sample.inputs, following)
+    outputs = {name: len(beats) for name, beats in expected.items()}
+    return [replace(sample, outputs=outputs, generate=following, expected=expected)]
+
+
+def _token_input(program: Program) -> ir.Input | None:
+    """The input of the sequence section that the chip's own tokens are fed to."""
+    found = [i for i in program.inputs if program.sections[i.section] == "sequence"]
+    return found[0] if found and found[0].kind == "ids" else None
+
+
+def expect_beats(
+    program: Program, chip: Chip, beats: Mapping[str, Sequence[int]], generate: int
+) -> dict[str, list[int]]:
+    """Beats by output port that the reference gives on beats by input port.
+
+    ``generate``: so many more tokens follow, each the latest choice.
+    """
+    ports = {p.name: p for p in chip.ports if p.direction == "in"}
+    inputs = {
+        ports[name].value: np.array(values, np.int64).reshape(1, -1, ports[name].cols)
+        for name, values in beats.items()
+    }
+    given = _token_input(program)
+    if generate and given is not None:
+        prompt = [int(t) for t in inputs[given.value.key].ravel()]
+        once = {k: x for k, x in inputs.items() if k != given.value.key}
+        made = reference.generate(program, prompt, generate, once)
+        tokens = np.array([*prompt, *made[:generate]], np.int64)
+        inputs[given.value.key] = tokens.reshape(1, -1, 1)
+    return {k: list(v) for k, v in expect(program, chip, inputs)[0].expected.items()}
 
 
 def bundle_files(checked: Vectors) -> dict[str, str]:
@@ -106,19 +131,18 @@ def bundle_files(checked: Vectors) -> dict[str, str]:
     return runner.bundle_files(checked.chip.ports, checked.samples, checked.timeout)
 
 
-def check_hardware(
-    hardware: Hardware, rtl: Path, checked: Vectors, level: str
-) -> tuple[ModuleCheck, ...]:
+def check_hardware(rtl: Path, checked: Vectors, level: str) -> tuple[ModuleCheck, ...]:
     """Lint and simulate the Verilog in the folder ``rtl``; one line a module.
 
     Raises:
         MismatchError: it differs from the reference, or lint complains.
         ToolError: no simulator.
     """
-    names = [name.removesuffix(".v") for name in hardware.file_names]
+    files = (rtl / "filelist.f").read_text(encoding="utf-8").split()
+    names = [name.removesuffix(".v") for name in files]
     if level == "none":
         return tuple(ModuleCheck(name, "not verified", "none asked for") for name in names)
-    lint(rtl, hardware.file_names)
+    lint(rtl, files)
     simulate(rtl, checked)
     beats = sum(len(b) for s in checked.samples for b in s.expected.values())
     detail = f"{beats} output values of {len(checked.samples)} samples equal the reference"

@@ -25,8 +25,8 @@ class Output:
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
 
     def result(self, text: str) -> None:
-        """A line of the answer, on stdout (not under ``--json``: there the document is the answer)."""
-        if not self.json:
+        """A line of the answer, on stdout; under ``--json`` the document is the answer."""
+        if not self.json and self.verbosity >= 0:
             print(text)
 
     def document(self, content: Any) -> None:

@@ -74,7 +74,7 @@ def _verify(options: Options, program: Program, hardware: Hardware) -> tuple[Any
     vectors = checks.vectors(program, hardware.chip, options.verify, options.seed)
     with tempfile.TemporaryDirectory(prefix="hwcompile-") as folder:
         rtl = write_rtl(hardware, Path(folder))
-        found = checks.check_hardware(hardware, rtl, vectors, options.verify)
+        found = checks.check_hardware(rtl, vectors, options.verify)
     return vectors, found
 
 
