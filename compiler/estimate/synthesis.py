@@ -41,6 +41,7 @@ PRIMITIVES = ("hw_full_adders", "hw_half_adders", "hw_buffers")
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _MODULE = re.compile(r"\bmodule\s+([A-Za-z_][A-Za-z0-9_]*)\b.*?\bendmodule\b", re.DOTALL)
 _HEADER = re.compile(r"module\s+\w+\s*(\(.*?\))\s*;", re.DOTALL)
+_FUNCTION = re.compile(r"\bfunction\b.*?\bendfunction\b", re.DOTALL)
 _PORT = re.compile(r"\b(?:input|output|inout)\b[^;]*;")
 _INSTANCE = re.compile(
     r"^[ \t]*([A-Za-z_][A-Za-z0-9_]*)\s+(?:#|\\\S+\s|[A-Za-z_][A-Za-z0-9_$]*\s*[(\[])", re.MULTILINE
@@ -226,7 +227,7 @@ def _stub(name: str, text: str) -> str:
     header = _HEADER.match(text)
     if header is None:
         raise UsageError(f"module {name} has parameters or no port list; it cannot be instantiated")
-    ports = _PORT.findall(text[header.end() :])
+    ports = _PORT.findall(_FUNCTION.sub("", text[header.end() :]))
     return "\n".join([f"module {name} {header[1]};", *ports, "endmodule", ""])
 
 
