@@ -16,6 +16,7 @@ import numpy as np
 from hwcompile.compiler.errors import ModelError
 from hwcompile.compiler.ir import tensor_operations
 from hwcompile.compiler.ir.tensor_graph import Array, CachePair, Node, TensorGraph
+from hwcompile.compiler.ir.tensor_operations import STRUCTURAL
 from hwcompile.passes.result import PassResult, rebuild
 
 
@@ -42,8 +43,13 @@ def _stack(graph: TensorGraph, pair: CachePair) -> Node:
     part, frontier = _slice_back(graph, pair.key, tainted, cache.key)
     fresh = [k for k in frontier if k in makers or any(i.key == k for i in graph.inputs)]
     if pair.key in tainted and len(fresh) == 1:
-        node = makers[pair.key]
-        new = fresh[0]
+        node, new = makers[pair.key], fresh[0]
+        while new in makers and _row_axis(cache.shape, makers[new].shape) is None:
+            # The new row may be rearranged before it is written.
+            if makers[new].op not in STRUCTURAL:
+                break
+            part.insert(0, makers[new])
+            new = makers[new].inputs[0]
         shape = makers[new].shape if new in makers else ()
         axis = _row_axis(cache.shape, shape)
         if axis is not None and _updates(graph, part, cache.key, new, shape, pair.key, axis):

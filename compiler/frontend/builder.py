@@ -85,6 +85,8 @@ class Builder:
     def emit(self, op: str, inputs: list[str], attributes: Mapping[str, Any] | None = None) -> str:
         """Key of ``op`` applied to tensors; a constant where everything is constant."""
         at = dict(attributes or {})
+        if op == "Transpose" and at.get("perm") == tuple(range(len(self.types[inputs[0]].shape))):
+            return inputs[0]
         self._check_size(op, inputs, at)
         self._check_types(op, inputs)
         timed = any(self.types[k].timed for k in inputs) or any(

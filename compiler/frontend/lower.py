@@ -150,28 +150,36 @@ class _Lowering:
         raise Unsupported("it has no row form here", "see `hwcompile ops`")
 
     def _move(self, node: Node) -> Tensor:
-        scores = self._scores(node.inputs[0])
-
         def function(a: Array) -> Array:
             return STRUCTURAL[node.op](node.attributes, a)
 
+        scores = self._scores(node.inputs[0])
         if scores is None:
             return forms.move(self._form(node.inputs[0]), function)
-        if (
-            node.shape[-2:] != scores.shape[-2:]
-            or prod(node.shape) != prod(scores.shape)
-            or (node.op == "Transpose")
-        ):
-            raise Unsupported("attention scores rearranged", "not supported")
-        heads = node.shape[:-2]
+        return self._move_scores(node, scores, function)
 
-        def lead_axes(form: Form) -> Form:
+    def _move_scores(
+        self, node: Node, scores: Scores, function: Callable[[Array], Array]
+    ) -> Scores:
+        """Only the axes before queries and keys may move: the same is done to q and k."""
+        last = tuple(range(len(scores.shape)))[-2:]
+        keeps = node.op != "Transpose" or tuple(node.attributes["perm"])[-2:] == last
+        whole = prod(node.shape) == prod(scores.shape)
+        if not keeps or not whole or node.shape[-2:] != scores.shape[-2:]:
+            raise Unsupported("attention scores rearranged", "not supported")
+
+        def alike(a: Array) -> Array:
+            if node.op == "Transpose":
+                return np.transpose(a, node.attributes["perm"])
+            return a.reshape(*node.shape[:-2], a.shape[-2], a.shape[-1])
+
+        def moved(form: Form) -> Form:
             wide = forms.expand(form, form.lead, (*scores.shape[:-2], *form.shape[-2:]))
-            return forms.move(wide, lambda a: a.reshape(*heads, *a.shape[-2:]))
+            return forms.move(wide, alike)
 
         visible = forms.per_step(function, scores.visible)
         return replace(
-            scores, q=lead_axes(scores.q), k=lead_axes(scores.k), shape=node.shape, visible=visible
+            scores, q=moved(scores.q), k=moved(scores.k), shape=node.shape, visible=visible
         )
 
     def _add(self, node: Node) -> Tensor:
