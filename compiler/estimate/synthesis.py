@@ -42,6 +42,7 @@ _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _MODULE = re.compile(r"\bmodule\s+([A-Za-z_][A-Za-z0-9_]*)\b.*?\bendmodule\b", re.DOTALL)
 _HEADER = re.compile(r"module\s+\w+\s*(\(.*?\))\s*;", re.DOTALL)
 _FUNCTION = re.compile(r"\bfunction\b.*?\bendfunction\b", re.DOTALL)
+_PORT_WORD = re.compile(r"\b(?:input|output|inout)\b")
 _PORT = re.compile(r"\b(?:input|output|inout)\b[^;]*;")
 _INSTANCE = re.compile(
     r"^[ \t]*([A-Za-z_][A-Za-z0-9_]*)\s+(?:#|\\\S+\s|[A-Za-z_][A-Za-z0-9_$]*\s*[(\[])", re.MULTILINE
