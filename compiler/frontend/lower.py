@@ -550,6 +550,22 @@ class _Lowering:
             out = self._mean(turned, count, node.op == "ReduceSum")
         return forms.move(out, lambda x: x.reshape(node.shape))
 
+    def _masked_mean(self, node: Node) -> Tensor:
+        form, mask = (self._form(k) for k in node.inputs)
+        axis = node.attributes["axis"]
+        rows = form.shape[axis]
+        flag = mask.terms[0].base if len(mask.terms) == 1 else ""
+        straight = flag in self.flags and forms.is_whole(mask, rows) and form.lead == 1
+        if not straight or (mask.terms[0].index.reshape(-1) != np.arange(rows)).any():
+            raise Unsupported("a mean over rows chosen in another way", "use a padding mask")
+        if mask.gain != 1.0 or (mask.offset != 0).any() or (mask.terms[0].coefficient != 1).any():
+            raise Unsupported("a mean over rows without their flag", "use a padding mask")
+        turned = forms.move(form, lambda x: np.moveaxis(x, axis, 0).reshape(rows, -1))
+        cols = turned.shape[1]
+        key = self.m.matrix(turned, np.arange(rows * cols), rows, cols)
+        made = self.m.emit(ir.MeanRows, 1, cols, (key, flag))
+        return forms.bare(made, np.arange(cols).reshape(1, *node.shape))
+
     def _mean(self, turned: Form, count: int, total: bool) -> Form:
         if turned.lead > 1:
             raise Unsupported("a mean inside a step", "not supported")
@@ -595,6 +611,7 @@ class _Lowering:
         "ReduceMean": _reduce,
         "ReduceSum": _reduce,
         "ReduceMax": _reduce,
+        "MaskedMean": _masked_mean,
     }
 
 

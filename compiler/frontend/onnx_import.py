@@ -18,6 +18,7 @@ from hwcompile.passes import (
     fold_affine,
     fold_gathers,
     fuse_elementwise,
+    fuse_masked_means,
     fuse_norms,
     recognise_grids,
     remove_quantisers,
@@ -28,6 +29,7 @@ from hwcompile.passes.result import PassResult
 TENSOR_PASSES: tuple[tuple[str, Callable[[TensorGraph], PassResult[TensorGraph]]], ...] = (
     ("stack_caches", stack_caches.run),
     ("remove_quantisers", remove_quantisers.run),
+    ("fuse_masked_means", fuse_masked_means.run),
     ("fuse_norms", fuse_norms.run),
     ("fuse_elementwise", fuse_elementwise.run),
 )
