@@ -191,8 +191,8 @@ class AttendUnit(Unit):
             last=keys["last"],
             visible=keys["visible"],
         )
-        index = self._indices(m, pipe, top, score, query_read.last, base)
-        weight = self._weights(m, pipe, index)
+        index = self._indices(m, pipe, top, score)
+        weight = self._weights(m, pipe, index, query_read.last, base)
         total, sums = self._accumulate(m, pipe, weight, query_read.last, output.active)
 
         m.submodules.reciprocal = reciprocal = Divide(
@@ -321,11 +321,8 @@ class AttendUnit(Unit):
             m.d.sync += top.eq(score)
         return top
 
-    def _indices(
-        self, m: Module, pipe: Pipeline, top: Signal, score: Signal, clear: Signal, base: Signal
-    ) -> Signal:
-        """``min(round_shift((top - score) * multiplier, shift), len(exp_table) - 1)``; and address
-        the value word that is to meet the index's weight."""
+    def _indices(self, m: Module, pipe: Pipeline, top: Signal, score: Signal) -> Signal:
+        """``min(round_shift((top - score) * multiplier, shift), len(exp_table) - 1)``."""
         rounding = Rounding(tuple(t.op.shift for t in self._tasks))
         low, high = self._score
         distance = pipe.step(top - score, shape_of(0, high - low), "distance")
@@ -345,10 +342,6 @@ class AttendUnit(Unit):
             m.d.comb += scaled.eq(pipe.step(raised, scaled.shape(), "product"))
         else:
             m.d.comb += scaled.eq(raised)
-        stride = self._pick(m, "value_stride", lambda t: t.op.kv_heads)
-        m.d.comb += self.value_addr.eq(
-            pointer(m, clear, base, pipe["valid"], "value_source", stride)
-        )
         reached = [x >> s + rounding.left for x, s in zip(most, rounding.shifts, strict=True)]
         exact = Signal(shape_of(0, max(reached)), name="exact_index")
         m.d.comb += exact.eq(rounding.shift(m, self.select, scaled, "distance_shift"))
@@ -358,18 +351,21 @@ class AttendUnit(Unit):
         bounded = Mux(exact > last, last, exact) if over else exact
         return pipe.step(bounded, shape_of(0, max(lasts)), "index")
 
-    def _weights(self, m: Module, pipe: Pipeline, index: Signal) -> Signal:
-        """``exp_table[index]``, 0 for a key that is not visible."""
+    def _weights(
+        self, m: Module, pipe: Pipeline, index: Signal, clear: Signal, base: Signal
+    ) -> Value:
+        """``exp_table[index]``; and address the value word that is to meet it."""
+        stride = self._pick(m, "value_stride", lambda t: t.op.kv_heads)
+        m.d.comb += self.value_addr.eq(
+            pointer(m, clear, base, pipe["valid"], "value_source", stride)
+        )
         tables, places = distinct([t.op.exp_table for t in self._tasks])
         words = [rom(m, index, table, f"exp_{i}") for i, table in enumerate(tables)]
         pipe.wait("weight")
-        word = choose(m, self.select, [words[i] for i in places], "exp")
-        weight = Signal(word.shape(), name="weight")
-        m.d.comb += weight.eq(Mux(pipe["visible"], word, 0))
-        return weight
+        return choose(m, self.select, [words[i] for i in places], "weight")
 
     def _accumulate(
-        self, m: Module, pipe: Pipeline, weight: Signal, clear: Signal, shift: Signal
+        self, m: Module, pipe: Pipeline, weight: Value, clear: Signal, shift: Signal
     ) -> tuple[Signal, list[Signal]]:
         """Sum of weights, and of weights times values for each lane.
 
@@ -379,30 +375,21 @@ class AttendUnit(Unit):
         total = Signal(range(max(t.weight_sum for t in self._tasks) + 1), reset_less=True)
         with m.If(clear):
             m.d.sync += total.eq(0)
-        with m.Elif(pipe["valid"]):
+        with m.Elif(pipe["valid"] & pipe["visible"]):
             m.d.sync += total.eq(total + weight)
-        reach = intervals.hull(t.accumulator for t in self._tasks)
-        v = intervals.hull(intervals.of(t.v) for t in self._tasks)
-        product = intervals.times(v, (0, (1 << len(weight)) - 1))
+        weight = pipe.step(weight, weight.shape(), "held_weight")
         shape = element_shape(t.v for t in self._tasks)
-        sums = [Signal(shape_of(*reach), name=f"sux{i}") for i in range(self.value_lanes)]
-        words = Signal(self.value_data.shape(), name="value_word", reset_less=True)
-        m.d.sync += words.eq(self.value_data)
-        products = []
-        for i in range(self.value_lanes):
-            value = Signal(shape, name=f"value_{i}")
-            used = self.pick(m, [int(i < t.value_size) for t in self._tasks], f"uses_{i}")
-            word = words[i * self.value_bits : (i + 1) * self.value_bits]
-            m.d.comb += value.eq(Mux(used, word, 0))
-            scaled = Signal(shape_of(*product), name=f"value_product_{i}", reset_less=True)
-            m.d.sync += scaled.eq(value * weight)
-            products.append(scaled)
-        pipe.wait("weighted")
+        reach = intervals.hull(t.accumulator for t in self._tasks)
+        sums = [Signal(shape_of(*reach), name=f"sum_{i}") for i in range(self.value_lanes)]
         for i, part in enumerate(sums):
+            value = Signal(shape, name=f"value_{i}", reset_less=True)
+            used = self.pick(m, [int(i < t.value_size) for t in self._tasks], f"uses_{i}")
+            word = self.value_data[i * self.value_bits : (i + 1) * self.value_bits]
+            m.d.sync += value.eq(Mux(used, word, 0))
             with m.If(shift):
                 m.d.sync += part.eq(sums[i + 1] if i + 1 < len(sums) else 0)
-            with m.Elif(pipe["valid"]):
-                m.d.sync += part.eq(part + products[i])
+            with m.Elif(pipe["valid"] & pipe["visible"]):
+                m.d.sync += part.eq(part + value * weight)
         return total, sums
 
     def _output(

@@ -72,9 +72,9 @@ class NormaliseUnit(Unit):
         m.submodules.root = root = SquareRoot(self._root_bits)
         m.submodules.inverse = inverse = Divide(self._root_bits, INVERSE_STEPS)
         total = self._total(m, pipe, x, second)
-        left = self._left(m, pipe, x, total, second)
+        left, right = self._factors(m, pipe, x, total, inverse.quotient, second)
         half, amount = self._place(m, root)
-        product = self._product(m, pipe, left, inverse.quotient, half, second)
+        product = self._product(m, pipe, left, right, half)
         variance, ready = self._variance(m, pipe, product, second)
         m.d.comb += [
             root.start.eq(ready),
@@ -120,15 +120,20 @@ class NormaliseUnit(Unit):
             for x, d, s in zip(self._inputs, self._sizes, self._sums, strict=True)
         )
 
-    def _left(self, m: Module, pipe: Pipeline, x: Signal, total: Value, second: Signal) -> Signal:
+    def _factors(
+        self, m: Module, pipe: Pipeline, x: Signal, total: Value, inverse: Value, second: Signal
+    ) -> tuple[Signal, Signal]:
         """What is multiplied: in the first pass x, then the sum, by itself; in the second
         ``d * x - S`` by the inverse."""
         reach = intervals.hull([self._centred, *self._sums, *self._inputs])
         centred = Signal(shape_of(*self._centred))
         size = self.pick(m, self._sizes, "size")
         m.d.comb += centred.eq(x * size - total)
-        summed = Mux(pipe["valid"], x, total)
-        return pipe.step(Mux(second, centred, summed), shape_of(*reach), "left")
+        summed = Signal(shape_of(*intervals.hull([*self._sums, *self._inputs])))
+        m.d.comb += summed.eq(Mux(pipe["valid"], x, total))
+        right = Signal(signed(max(len(summed), INVERSE_STEPS) + 1), reset_less=True)
+        m.d.sync += right.eq(Mux(second, inverse, summed))
+        return pipe.step(Mux(second, centred, summed), shape_of(*reach), "left"), right
 
     def _place(self, m: Module, root: SquareRoot) -> tuple[Signal, Signal]:
         """Half of the place the product is rounded at (0 in the first pass), and the place.
@@ -156,15 +161,11 @@ class NormaliseUnit(Unit):
         m: Module,
         pipe: Pipeline,
         left: Signal,
-        inverse: Value,
+        right: Signal,
         half: Signal,
-        second: Signal,
     ) -> Signal:
-        """``left * left`` or ``left * inverse + half``, the right factor in two halves so that the
-        multiplier takes two stages."""
-        factor = intervals.hull([*self._inputs, *self._sums, (0, 1 << INVERSE_BITS + 1)])
-        right = Signal(signed(shape_of(min(factor[0], -1), factor[1]).width))
-        m.d.comb += right.eq(Mux(second, inverse, left))
+        """``left * right + half``, the right factor in two halves so that the multiplier takes two
+        stages."""
         cut = len(right) // 2
         widest = intervals.hull([self._centred, *self._sums, *self._inputs])
         low = Signal(
