@@ -5,6 +5,10 @@ One module a matrix, ports as in docs/hardware.md. Adders are vectors of ``hw_fu
 the target. Phases are decoded next to where they are used: one table for each
 output tree and ``DECODER_INPUTS`` inputs, behind its own copy of the phase bits, so that nothing
 but the phase itself crosses the block.
+
+With the macro ``HW_COUNT_TREES`` a simulator adds up the leaves of each tree by counting ones
+instead of adder by adder: the same numbers many times faster, for whole chips. The counts are taken
+from the linear forms that the adders stand for (``plane_form``).
 """
 
 from __future__ import annotations
@@ -14,7 +18,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from hwcompile.compiler.ir.weight_logic import BoolArray, IntArray, Stage, WeightBlock
+from hwcompile.compiler.ir.weight_logic import (
+    BoolArray,
+    IntArray,
+    Stage,
+    WeightBlock,
+    plane_form,
+)
 
 DECODER_INPUTS = 16
 WORD = 64
@@ -35,9 +45,11 @@ def matrix_block_verilog(block: WeightBlock, name: str) -> str:
         *(_folded_leaves(block) if block.phases > 1 else _flat_leaves(block)),
         *_feedback(block, wires),
     ]
+    lines += ["`ifdef HW_COUNT_TREES", *_counts(block), "`else"]
     for number, stage in enumerate(block.stages):
         lines += _stage(number, stage, wires)
-    lines += [*_accumulators(block, wires), *_unused(block, wires), "endmodule", ""]
+    lines += [*_sums(block, wires), *_unread(block, wires), "`endif"]
+    lines += [*_accumulators(block), *_unused(block), "endmodule", ""]
     return "\n".join(lines)
 
 
@@ -210,7 +222,7 @@ def _decoder(name: str, part: IntArray, functions: BoolArray, wires: list[str]) 
 
 
 def _varies(functions: BoolArray) -> BoolArray:
-    return functions.any(1) & ~functions.all(1)
+    return np.not_equal(functions.any(1), functions.all(1))
 
 
 def _runs(values: IntArray, holder: IntArray) -> Iterator[tuple[int, int]]:
@@ -274,20 +286,50 @@ def _stage(number: int, stage: Stage, wires: _Wires) -> Iterator[str]:
         yield f"  wire {_range(n)}s{number} = {text};"
 
 
-def _accumulators(block: WeightBlock, wires: _Wires) -> Iterator[str]:
+def _sums(block: WeightBlock, wires: _Wires) -> Iterator[str]:
+    for g, w in enumerate(block.upper_widths.tolist()):
+        if w:
+            start = int(block.upper_start[g])
+            new = wires.expression(block.upper_bits[start : start + w])
+            yield f"  wire {_range(w)}sum{g} = {new};"
+
+
+def _counts(block: WeightBlock) -> Iterator[str]:
+    """Each tree's sum by counting the leaves of each power of two."""
+    (leaf, tree, coefficient), constant = plane_form(block)
+    vectors = _leaf_vectors(block)
+    for g, w in enumerate(block.upper_widths.tolist()):
+        if not w:
+            continue
+        mine = tree == g
+        weight = np.zeros(len(block.leaf_tap), np.int64)
+        weight[leaf[mine]] = coefficient[mine] % (1 << w)
+        terms = [f"32'd{constant[g] % (1 << w)}"]
+        if w > 1:
+            terms.append(f"{{{33 - w}'d0, back{g}}}")
+        for first, end in vectors:
+            for k in range(w):
+                chosen = (weight[first:end] >> k & 1).astype(bool)
+                if chosen.any():
+                    mask = "" if chosen.all() else f" & {_ones(chosen)}"
+                    terms.append(f"($countones(leaf{first}{mask}) << {k})")
+        total = "\n      + ".join(terms)
+        yield f"  wire [31:0] count{g} = {total};"
+        yield f"  wire {_range(w)}sum{g} = count{g}[{w - 1}:0];"
+
+
+def _accumulators(block: WeightBlock) -> Iterator[str]:
     shift = block.x_bits - 1
     words = []
     yield "  always @(posedge clk)\n    if (en) begin"
     for g, w in enumerate(block.upper_widths.tolist()):
         pad = block.acc_bits - (w + shift if w else 0)
         if w:
-            start = int(block.upper_start[g])
-            new = wires.expression(block.upper_bits[start : start + w])
             low = _slice(f"upper{g}", w, 0, 1)
             shifted = (
                 low if shift == 1 else f"{{{low}, {_slice(f'lower{g}', shift, 1, shift - 1)}}}"
             )
-            yield f"      upper{g} <= {new};"
+            yield f"      upper{g} <= sum{g};"
             yield f"      lower{g} <= {shifted};"
             words += [f"lower{g}", f"upper{g}"]
         if pad:
@@ -296,17 +338,21 @@ def _accumulators(block: WeightBlock, wires: _Wires) -> Iterator[str]:
     yield f"  assign acc = {_concat(words)};"
 
 
-def _unused(block: WeightBlock, wires: _Wires) -> Iterator[str]:
-    """Name what no gate reads, so that lint knows it is meant."""
-    idle = np.setdiff1d(np.arange(block.inputs), block.tap_input)
-    unused = [_gather("x", block.inputs, idle)] if len(idle) else []
+def _unread(block: WeightBlock, wires: _Wires) -> Iterator[str]:
+    """Name the bits that no gate reads, so that lint knows it is meant."""
     total = block.stages[-1].end if block.stages else int(block.feedback_start[-1])
     read = np.zeros(total, bool)
     read[block.upper_bits] = True
     for stage in block.stages:
         read[stage.inputs] = True
     if not read.all():
-        unused.append(wires.expression(np.flatnonzero(~read)))
+        yield f"  wire unused_bits = &{{1'b0, {wires.expression(np.flatnonzero(~read))}}};"
+
+
+def _unused(block: WeightBlock) -> Iterator[str]:
+    """Name the ports that nothing reads."""
+    idle = np.setdiff1d(np.arange(block.inputs), block.tap_input)
+    unused = [_gather("x", block.inputs, idle)] if len(idle) else []
     if not (block.upper_widths > 1).any():
         unused.append("first")
     if not len(block.upper_bits):
@@ -314,4 +360,4 @@ def _unused(block: WeightBlock, wires: _Wires) -> Iterator[str]:
     if block.phases > 1 and not (_varies(block.tap_sign).any() or _varies(block.leaf_mask).any()):
         unused.append("phase")
     if unused:
-        yield f"  wire unused_ok = &{{1'b0, {_concat(unused)}}};"
+        yield f"  wire unused_ports = &{{1'b0, {_concat(unused)}}};"

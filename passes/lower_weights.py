@@ -3,8 +3,8 @@
 1. P = 1: each weight becomes canonical signed digits; a digit ``+2^k`` puts ``x_i`` into column k
    of its output, ``-2^k`` puts ``NOT x_i``; zero digits put nothing.
 2. P > 1: sign and magnitude; one tap (sign) for each tree and input, one leaf (mask) for each of
-   its magnitude bits that is 1 in some phase. Phases where the tap is 0 leave its sign free: it takes
-   the value that makes the phase function simplest.
+   its magnitude bits that is 1 in some phase. Phases where the tap is 0 leave its sign free: it
+   takes the value that makes the phase function simplest.
 3. Columns are compressed level by level: every three bits of a column become a sum and a carry to
    the next column; when all lower columns are down to one bit, a half adder settles the next two,
    so that a ripple follows the compressors up. The accumulator's ``upper >> 1`` enters as leaves.
@@ -109,7 +109,7 @@ def _flat(weight: IntArray, share: bool) -> _Leaves:
     return _Leaves(
         tap_input=tap_input,
         tap_tree=np.full(len(literals), -1),
-        tap_sign=(literals < 0)[:, None],
+        tap_sign=np.asarray(literals < 0)[:, None],
         leaf_tap=np.arange(len(literals)),
         leaf_mask=np.ones((len(literals), 1), bool),
         inverted=False,

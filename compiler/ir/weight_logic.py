@@ -45,7 +45,8 @@ class Stage:
 
     @property
     def size(self) -> int:
-        return self.inputs.shape[1]
+        """n."""
+        return int(self.inputs.shape[1])
 
     @property
     def end(self) -> int:
@@ -231,7 +232,7 @@ def expand(block: WeightBlock) -> Expansion:
     when the walk does not close, when a tree can exceed its width, or when the feedback is not
     ``upper >> 1``.
     """
-    terms, constant = _walk_back(block)
+    terms, constant = plane_form(block)
     on, off = _leaf_sums(block, terms)
     top = (1 << block.x_bits) - 1
     least = np.minimum(on, off).sum(0).min(1) + constant
@@ -244,9 +245,12 @@ def expand(block: WeightBlock) -> Expansion:
     return Expansion(by_column, -(by_column.sum(0) * half + lost))
 
 
-def _walk_back(block: WeightBlock) -> tuple[IntArray, IntArray]:
-    """Each tree's plane sum as a linear form of the leaves: terms (leaf, tree, coefficient)
-    ``[3, n]`` and constants ``[G]``."""
+def plane_form(block: WeightBlock) -> tuple[IntArray, IntArray]:
+    """The linear form of the leaves that each tree's adders stand for, feedback left out.
+
+    Terms (leaf, tree, coefficient) ``[3, n]``, sorted by leaf and tree, and constants ``[G]``.
+    Raises WeightLogicError as :func:`expand`.
+    """
     widths = block.upper_widths
     trees = np.repeat(np.arange(block.trees), widths)
     place = np.arange(len(block.upper_bits)) - np.repeat(block.upper_start[:-1], widths)
