@@ -6,6 +6,8 @@ Inputs are the user's data or, without any, made from the graph alone:
    random first token. All positions are sampled at once with one fixed random number each, and
    again until nothing changes: the fixed point is the sequence that sampling token by token gives.
 2. Other token ids: drawn evenly; where the graph has a padding id or flags, lengths are drawn too.
+   A single id of a large table (a time): small ones more often, as the table may be longer than
+   what the model was trained on.
 3. Tensors: evenly over the range the graph proves, or unit-normal cut at +-4.
 """
 
@@ -27,6 +29,7 @@ Evaluate = Callable[[graph.Graph, Feeds], Mapping[str, FloatArray]]
 """Floats of all values of a graph by value key, ``[N, rows, cols]``, from inputs by model name."""
 
 NORMAL_RANGE = 4.0
+_LARGE_TABLE = 256  # ids
 _ROWS = 2048  # rows of every value aimed at
 _KEPT_ROWS = 4096  # rows of a value kept
 _WORK = 6e9  # multiply-accumulates spent on making sequences
@@ -119,6 +122,8 @@ def _make_input(
     if given.kind == "flags":
         return inside.astype(np.int64).reshape(shape)
     ids = random.integers(0, given.id_count, (count, given.value.rows))
+    if given.value.rows == 1 and given.id_count >= _LARGE_TABLE:
+        ids = np.floor(given.id_count ** random.random(ids.shape) - 1).astype(np.int64)
     if given.value.key in padding:
         absent = padding[given.value.key]
         ids = np.where(ids == absent, (absent + 1) % given.id_count, ids)

@@ -23,6 +23,7 @@ from hwcompile.passes import (
     recognise_grids,
     remove_quantisers,
     stack_caches,
+    tabulate_numbers,
 )
 from hwcompile.passes.result import PassResult
 
@@ -30,6 +31,7 @@ TENSOR_PASSES: tuple[tuple[str, Callable[[TensorGraph], PassResult[TensorGraph]]
     ("stack_caches", stack_caches.run),
     ("remove_quantisers", remove_quantisers.run),
     ("fuse_masked_means", fuse_masked_means.run),
+    ("tabulate_numbers", tabulate_numbers.run),
     ("fuse_norms", fuse_norms.run),
     ("fuse_elementwise", fuse_elementwise.run),
 )
