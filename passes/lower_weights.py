@@ -109,7 +109,7 @@ def _flat(weight: IntArray, share: bool) -> _Leaves:
     return _Leaves(
         tap_input=tap_input,
         tap_tree=np.full(len(literals), -1),
-        tap_sign=np.asarray(literals < 0)[:, None],
+        tap_sign=np.reshape(literals < 0, (-1, 1)),
         leaf_tap=np.arange(len(literals)),
         leaf_mask=np.ones((len(literals), 1), bool),
         inverted=False,

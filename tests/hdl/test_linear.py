@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from hwcompile.compiler.ir import operations
 from hwcompile.compiler.ir import program as ir
@@ -100,10 +99,10 @@ def _case(
     )
 
 
-def _run(matrices: Sequence[Matrix], folder: Path, built: Sequence[Matrix] = ()) -> Result:
-    rng = np.random.default_rng(1)
-    unit, sources = _build(built or matrices, folder)
-    return run_cases(unit, _cases(unit, matrices, rng), folder, sources=sources)  # type: ignore[arg-type]
+def _run(matrices: Sequence[Matrix], folder: Path) -> Result:
+    unit, sources = _build(matrices, folder)
+    made = _cases(unit, matrices, np.random.default_rng(1))
+    return run_cases(unit, made, folder, sources=sources)  # type: ignore[arg-type]
 
 
 def test_several_matrices(tmp_path: Path) -> None:
@@ -129,15 +128,30 @@ def test_multipliers(tmp_path: Path) -> None:
     assert _run(matrices, tmp_path).failures == ()
 
 
-@pytest.mark.parametrize("change", ["weight", "sign", "shift", "bias"])
-def test_one_wrong_constant_is_seen(tmp_path: Path, change: str) -> None:
+def test_one_wrong_constant_is_seen(tmp_path: Path) -> None:
+    """The unit is compared with operations that differ from its own in one number each."""
     rng = np.random.default_rng(3)
     matrix = _matrix(rng, 5, 4, 2, shift=(2, 4), out_bits=16)
-    op = matrix[0]
-    weight, shift, bias = op.weight.copy(), op.shift.copy(), op.bias.copy()
-    weight[2, 1] += {"weight": 1, "sign": -2 * weight[2, 1]}.get(change, 0)
-    shift[3] += change == "shift"
-    bias[0] += 64 * (change == "bias")
-    wrong = replace(op, weight=weight, shift=shift, bias=bias)
-    result = _run([matrix], tmp_path, built=[(wrong, *matrix[1:])])
-    assert result.failures
+    unit, sources = _build([matrix], tmp_path)
+    changes = {
+        "none": {},
+        "weight": {"weight": _changed(matrix[0].weight, (2, 1), 1)},
+        "sign": {"weight": _changed(matrix[0].weight, (3, 2), -2 * matrix[0].weight[3, 2])},
+        "shift": {"shift": _changed(matrix[0].shift, (3,), 1)},
+        "bias": {"bias": _changed(matrix[0].bias, (0,), 64)},
+    }
+    groups = [
+        _cases(unit, [(replace(matrix[0], **change), *matrix[1:])], np.random.default_rng(1))
+        for change in changes.values()
+    ]
+    made = [case for group in groups for case in group]
+    failures = run_cases(unit, made, tmp_path, sources=sources).failures  # type: ignore[arg-type]
+    numbers = [int(line.split()[1].rstrip(",")) for line in failures]
+    red = {list(changes)[number // len(groups[0])] for number in numbers}
+    assert red == {"weight", "sign", "shift", "bias"}
+
+
+def _changed(x: IntArray, at: tuple[int, ...], by: int) -> IntArray:
+    x = x.copy()
+    x[at] += by
+    return x
