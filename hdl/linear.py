@@ -262,7 +262,9 @@ class Linear(wiring.Component):
     def _finish(self, m: Module, word: Value, valid: Value) -> None:
         """Constant, multiplier, shift, saturation and write of the outputs, one a cycle."""
         constants = _Constants(self.plans)
-        address = pointer(m, self.start, self._pick(m, constants.bases(), "base"), valid, "column")
+        base = Signal(range(sum(p.outputs for p in self.plans)), name="first_column")
+        m.d.comb += base.eq(self._pick(m, constants.bases(), "base"))
+        address = pointer(m, self.start, base, valid, "column")
         left = Signal(range(max(p.outputs for p in self.plans) + 1))
         with m.If(self.start):
             m.d.sync += left.eq(self._pick(m, [p.outputs for p in self.plans], "outputs"))
