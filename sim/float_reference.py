@@ -84,7 +84,8 @@ def _run(op: ir.Operation, xs: list[FloatArray], samples: int, length: int | Non
             rows = op.table[:length] if length and len(op.table) > 1 else op.table
             return np.broadcast_to(rows, (samples, *rows.shape))
         case ir.Linear():
-            return np.asarray(xs[0] @ op.weight + op.bias)
+            flat = xs[0].reshape(-1, len(op.weight)) @ op.weight  # one product of all samples
+            return np.asarray(flat.reshape(*xs[0].shape[:-1], -1) + op.bias)
         case ir.Unary():
             return evaluate_expression(op.function, xs[0])
         case ir.Add():

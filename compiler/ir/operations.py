@@ -64,9 +64,11 @@ def _matmul(a: IntArray, b: IntArray) -> IntArray:
     """Exact ``a @ b``. A float64 product is 50 times faster than an integer one, and exact while no
     sum of magnitudes reaches 2^53."""
     bound = a.shape[-1] * int(np.abs(a).max(initial=0)) * int(np.abs(b).max(initial=0))
-    if bound < _EXACT_FLOAT:
-        return np.asarray(a.astype(np.float64) @ b.astype(np.float64), np.int64)
-    return np.asarray(a @ b, np.int64)
+    kind = np.float64 if bound < _EXACT_FLOAT else np.int64
+    if b.ndim == 2:  # one product of all samples
+        flat = a.reshape(-1, a.shape[-1]).astype(kind) @ b.astype(kind)
+        return flat.reshape(*a.shape[:-1], b.shape[-1]).astype(np.int64)
+    return np.asarray(a.astype(kind) @ b.astype(kind), np.int64)
 
 
 def integer_sqrt(v: IntArray) -> IntArray:
