@@ -76,7 +76,7 @@ class Receive(wiring.Component):
         last_row = pick(m, self.select, [p.rows - 1 for p in self.ports], "last_row")
         m.d.comb += matrix_end.eq(row_end & (sequence | (self.row == last_row)))
         padding = Signal()
-        m.d.comb += padding.eq(short.bit_select(self.select, 1))
+        m.d.comb += padding.eq(choose(m, self.select, [short[i] for i in ports], "short_of"))
         with m.If(padding):
             m.d.comb += self.write_data.eq(pad)
         with m.Else():
