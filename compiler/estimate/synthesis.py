@@ -4,9 +4,11 @@ Each module is mapped by itself, its children as black boxes, so that the hierar
 module is mapped once however often it is instantiated. A result is kept in the user's cache under
 a hash of everything it depends on. Memories above the flip-flop limit stay black boxes.
 
-Adders are mapped on purpose: every ``$alu`` and ``$fa`` of the word-level netlist and the
-``hw_full_adders`` of weight blocks become full-adder cells of the library. One whose sum or carry
-nobody reads, or with a constant input, becomes gates, which are smaller.
+Adders are mapped on purpose: the ``hw_full_adders`` of weight blocks and the word-level adders
+become full-adder cells of the library. One whose sum or carry nobody reads, or with a constant
+input, becomes gates, which are smaller; so do the carry-save adders of multipliers, which gates
+merge with their recoding. Word adders ripple; in modules named as ``fast`` they have a
+parallel-prefix carry in gates.
 """
 
 from __future__ import annotations
@@ -42,7 +44,6 @@ _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _MODULE = re.compile(r"\bmodule\s+([A-Za-z_][A-Za-z0-9_]*)\b.*?\bendmodule\b", re.DOTALL)
 _HEADER = re.compile(r"module\s+\w+\s*(\(.*?\))\s*;", re.DOTALL)
 _FUNCTION = re.compile(r"\bfunction\b.*?\bendfunction\b", re.DOTALL)
-_PORT_WORD = re.compile(r"\b(?:input|output|inout)\b")
 _PORT = re.compile(r"\b(?:input|output|inout)\b[^;]*;")
 _INSTANCE = re.compile(
     r"^[ \t]*([A-Za-z_][A-Za-z0-9_]*)\s+(?:#|\\\S+\s|[A-Za-z_][A-Za-z0-9_$]*\s*[(\[])", re.MULTILINE
@@ -52,7 +53,10 @@ _INSTANCE = re.compile(
 # is mostly full-adder cells.
 _LARGE_BYTES = 4_000_000
 _ABC_THOROUGH = "+strash;ifraig;scorr;dc2;dc2;dch;&get,-n;&nf;&put"
+_ABC_FAST = "+strash;ifraig;scorr;dch;&get,-n;&nf;&put"
 _ABC_LIGHT = "+strash;&get,-n;&nf;&put"
+
+_RIPPLE = "techmap -map arithmetic.v\n"
 
 _SCRIPT = """\
 read_liberty -lib -ignore_miss_func cells.lib
@@ -75,10 +79,8 @@ memory -nomap
 opt_clean
 memory_map
 opt -undriven -fine
-techmap -map arithmetic.v
-techmap
-techmap -map arithmetic.v
-techmap
+{adders}techmap
+{adders}techmap
 hierarchy
 opt_expr
 opt_merge
@@ -270,14 +272,21 @@ class _Job:
         return digest.hexdigest()
 
 
-def _job(name: str, modules: Mapping[str, str], library: CellLibrary, liberty: str) -> _Job:
+def _job(
+    name: str, modules: Mapping[str, str], library: CellLibrary, liberty: str, fast: bool
+) -> _Job:
     text = modules[name]
-    thorough = len(text) < _LARGE_BYTES
+    abc = _ABC_FAST if fast else _ABC_THOROUGH if len(text) < _LARGE_BYTES else _ABC_LIGHT
     ties = ""
     if library.tie_low is not None and library.tie_high is not None:
         (low, low_pin), (high, high_pin) = library.tie_low, library.tie_high
         ties = f"hilomap -singleton -hicell {high} {high_pin} -locell {low} {low_pin}\n"
-    script = _SCRIPT.format(top=name, abc=_ABC_THOROUGH if thorough else _ABC_LIGHT, ties=ties)
+    script = _SCRIPT.format(
+        top=name,
+        abc=abc,
+        ties=ties,
+        adders="" if fast else _RIPPLE,
+    )
     return _Job(
         name,
         {
@@ -408,6 +417,7 @@ def synthesise(
     target: Target,
     *,
     black_boxes: Iterable[str] = (),
+    fast: Iterable[str] = (),
     jobs: int = 1,
     timeout_s: float = 900,
     memory_mb: int = 6000,
@@ -416,7 +426,8 @@ def synthesise(
 ) -> SynthesisResult:
     """Map the module ``top`` and everything below it to the cells of ``target``.
 
-    Modules named in ``black_boxes`` and memory macros are left as they are. At most ``jobs`` child
+    Modules named in ``black_boxes`` and memory macros are left as they are; those in ``fast`` get
+    faster and larger adders. At most ``jobs`` child
     processes run at a time, each under ``timeout_s`` seconds and ``memory_mb``. ``cache`` is the
     folder of results (default: in the user's cache). ``progress`` is called after each module, in
     this thread. Raises ``UsageError`` for sources that do not fit together and ``ToolError`` with
@@ -430,11 +441,14 @@ def synthesise(
     )
     root = cache if cache is not None else cache_folder() / "synthesis"
     limits = _Limits(timeout_s, memory_mb, threading.Event())
+    quick = frozenset(fast)
     found: dict[str, ModuleSynthesis] = {}
     largest_first = sorted(order, key=lambda name: (-len(modules[name]), name))
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         tasks = {
-            pool.submit(_map, _job(name, modules, library, liberty), root, limits): name
+            pool.submit(
+                _map, _job(name, modules, library, liberty, name in quick), root, limits
+            ): name
             for name in largest_first
         }
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hwcompile.compiler.errors import ToolError, UsageError
+from hwcompile.compiler.estimate.closure import synthesise_to_period
 from hwcompile.compiler.estimate.synthesis import (
     ModuleSynthesis,
     SynthesisResult,
@@ -222,3 +223,19 @@ def test_sources_that_do_not_fit(
 
 def test_modules_are_split_without_comments() -> None:
     assert list(split_modules(PAIR + LEAF)) == ["pair", "leaf"]
+
+
+WIDE = """module wide (input clk, input [31:0] a, b, output reg [31:0] y);
+  always @(posedge clk) y <= a + b;
+endmodule
+"""
+
+
+def test_slow_modules_get_fast_adders(target: Target, cache: Path) -> None:
+    source = cache / "wide.v"
+    source.write_text(WIDE)
+    small, relaxed = synthesise_to_period([source], "wide", target, goal_ns=9.0, cache=cache)
+    quick, tight = synthesise_to_period([source], "wide", target, goal_ns=0.5, cache=cache)
+    assert small.cells["FA_X1"] >= 30
+    assert tight.critical_ns < 0.6 * relaxed.critical_ns
+    assert quick.area_um2 > small.area_um2

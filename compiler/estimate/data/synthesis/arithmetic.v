@@ -25,11 +25,3 @@ module hw_map_alu (A, B, CI, BI, X, Y, CO);
   assign X = a ^ b;
   hw_fa bits [Y_WIDTH-1:0] (.a(a), .b(b), .c(c[Y_WIDTH-1:0]), .sum(Y), .carry(CO));
 endmodule
-
-(* techmap_celltype = "$fa" *)
-module hw_map_fa (A, B, C, X, Y);
-  parameter WIDTH = 1;
-  input [WIDTH-1:0] A, B, C;
-  output [WIDTH-1:0] X, Y;
-  hw_fa bits [WIDTH-1:0] (.a(A), .b(B), .c(C), .sum(Y), .carry(X));
-endmodule
