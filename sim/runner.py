@@ -26,6 +26,7 @@ from hwcompile.compiler.ir.chip import Chip, Port
 from hwcompile.compiler.ir.program import IntArray
 
 Engine = Literal["auto", "verilator", "icarus"]
+Adders = Literal["auto", "full", "counted"]
 PERIOD_NS = 10
 _SIM = Path(__file__).resolve().parent
 BUNDLE_FILES = ("chip_bench.py", "chip_run.py")
@@ -185,14 +186,15 @@ def simulate(
     timeout: int = 100_000_000,
     wall_clock_s: float = 3600,
     build_folder: Path | None = None,
-    models: Path | None = None,
+    adders: Adders = "auto",
 ) -> list[ChipResult]:
     """Run all samples, one after the other from one reset, on the chip in folder ``rtl``.
 
     ``timeout``: clock cycles without an end. Builds are kept by content in the user's cache folder,
-    or in ``build_folder``. ``models``: folder of simulation models that stand in for the files of
-    the same names (:mod:`hwcompile.sim.block_model`). Raises MismatchError when outputs differ from ``expected`` or the chip
-    stops, ToolError when no simulator is there, or when it fails or runs out of ``wall_clock_s``.
+    or in ``build_folder``. ``adders``: weight blocks add adder by adder (``full``) or count ones
+    with the same result (``counted``); ``auto`` chooses by their size. Raises MismatchError when
+    outputs differ from ``expected`` or the chip stops, ToolError when no simulator is there, or
+    when it fails or runs out of ``wall_clock_s``.
     """
     with tempfile.TemporaryDirectory(prefix="hwcompile-") as folder:
         work = Path(folder)
@@ -205,7 +207,7 @@ def simulate(
             *("--vectors", str(given)),
             *("--engine", engine),
             *("--build", str(build_folder or cache_folder() / "sim")),
-            *(("--models", str(models)) if models else ()),
+            *("--adders", adders),
             *("--results", str(results)),
             *("--work", str(work)),
         ]
