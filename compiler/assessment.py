@@ -84,7 +84,7 @@ def check_agreement(lines: tuple[QualityLine, ...], least: float | None) -> None
     for line in lines:
         if least is not None and line.metric == "arg-max agreement" and line.design < least:
             raise BudgetError(
-                f"{line.design:.2%} of the choices equal the float model's, {least:.2%} were asked for",
+                f"{line.design:.2%} of the choices equal the float model's, not {least:.2%}",
                 "try --activations int10, --weights int8, or --calibration with real inputs",
             )
 
@@ -221,7 +221,7 @@ def design_facts(
 
 
 def cycles_per_item(chip: Chip, context: int) -> float:
-    """Mean cycles of a token over the context (the encoder's share included), or of an inference."""
+    """Mean cycles of a token over the context, the encoder's share included, or of an inference."""
     if not context:
         return float(chip.cycles_once())
     tokens = sum(chip.cycles_per_token(position) for position in range(context))
@@ -323,8 +323,8 @@ def report(
         assumptions=(f"scales were chosen on: {calibration.source}", modelled),
         limits=(
             "areas are those of mapped cells before place and route",
-            f"the critical path ({silicon.critical_path_ns:.3g} ns, in {silicon.critical_module}) comes "
-            "from a linear delay model without a clock tree",
+            f"the critical path, {silicon.critical_path_ns:.3g} ns in {silicon.critical_module}, "
+            "comes from a linear delay model without a clock tree",
         ),
         options=recorded(options),
         tools=tool_versions(),

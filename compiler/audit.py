@@ -25,8 +25,8 @@ def verify(
     2. The program is read back and checked, and its chip built anew from it.
     3. The Verilog on disk passes lint, and equals the reference in simulation, on new vectors too.
     4. The vectors in ``sim/`` expect what the reference gives.
-    5. If this very version wrote it, the Verilog on disk is the text that the program gives, module by
-       module: a difference that no vector showed is one too, and has the name of its layer.
+    5. If this very version wrote it, the Verilog on disk is the text that the program gives, file by
+       file: a difference that no vector showed is one too, and has the name of its layer.
 
     Returns one line a module.
 

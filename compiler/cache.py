@@ -1,6 +1,7 @@
 """The content-hash cache: stage results under a key made of code, options and inputs.
 
-Entries are pickles in the user's own cache folder, written whole or not at all. A damaged entry is a miss.
+Entries are pickles in the user's own cache folder, written whole or not at all. A damaged entry is
+a miss.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def code_hash() -> str:
 
 
 def combine(*parts: Any) -> str:
-    """One key from the ``repr`` of plain parts (strings, numbers, tuples, dicts in a fixed order)."""
+    """One key from the ``repr`` of plain parts: strings, numbers, tuples, ordered dicts."""
     return hashlib.sha256("\0".join(repr(part) for part in parts).encode()).hexdigest()
 
 

@@ -1,7 +1,7 @@
 """Checks of a chip's Verilog against the reference: lint, whole-chip simulation, the text itself.
 
-The same functions serve the pipeline, before a bundle is written, and ``hwcompile verify`` on what lies
-on disk.
+The same functions serve the pipeline, before a bundle is written, and ``hwcompile verify`` on what
+lies on disk.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def lint(rtl: Path, files: Sequence[str]) -> None:
 
 
 def differing_modules(hardware: Hardware, rtl: Path) -> list[str]:
-    """Files of ``rtl`` whose text is not what the program gives, each with the layer it belongs to."""
+    """Files of ``rtl`` whose text is not what the program gives, each with its layer."""
     layers = {f"{m.module}.v": m.operation for m in hardware.matrices}
     found = []
     for name, text in hardware.rtl.items():

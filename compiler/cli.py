@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from hwcompile import __version__
 from hwcompile.compiler.commands import (
@@ -107,7 +108,7 @@ def _with_command(arguments: list[str], parser: argparse.ArgumentParser) -> list
 
 
 def _looks_like_file(text: str) -> bool:
-    return "." in text or os.sep in text or os.path.exists(text)
+    return "." in text or os.sep in text or Path(text).exists()
 
 
 def _any_file(arguments: list[str]) -> bool:

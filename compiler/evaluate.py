@@ -47,7 +47,8 @@ def evaluate(
     """Compute one metric on labelled data.
 
     Args:
-        data: the model's inputs by name, and ``label`` (class, next tokens, target tokens or tensor).
+        data: the model's inputs by name, and ``label`` (class, next tokens, target tokens or
+            tensor).
         model: the float model, if the bundle holds no copy.
         limit: only the first so many samples.
 
@@ -77,8 +78,8 @@ def evaluate(
 def score(metric: str, outputs: Array, label: Array) -> float:
     """One metric of outputs ``[N, ..., classes]`` against labels.
 
-    Labels below 0 are left out everywhere. ``exact-match``: the share of samples whose every position
-    is right; in sequences a label of 0 is padding.
+    Labels below 0 are left out everywhere. ``exact-match``: the share of samples whose every
+    position is right; in sequences a label of 0 is padding.
     """
     if metric == "mse":
         if outputs.size != label.size:
@@ -102,9 +103,9 @@ def score(metric: str, outputs: Array, label: Array) -> float:
 
 def float_outputs(path: Path, program: Program, feeds: Feeds) -> Array:
     """The float model's first output over all samples, in batches that its graph accepts."""
-    import onnxruntime  # slow to import, and only needed here
+    from onnxruntime import InferenceSession  # type: ignore[attr-defined]  # slow to import
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = InferenceSession(str(path), providers=["CPUExecutionProvider"])
     inputs = {i.name: i for i in session.get_inputs()}
     caches = {c.input_name: c.output_name for c in program.caches}
     names = [name for name in inputs if name not in caches and name in feeds]

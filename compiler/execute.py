@@ -1,4 +1,4 @@
-"""Executing a compiled design on a user's data: numpy reference or RTL simulation, bit for bit the same."""
+"""Executing a compiled design on a user's data: numpy reference or RTL, bit for bit the same."""
 
 from __future__ import annotations
 
@@ -92,13 +92,14 @@ def run(
     Args:
         feeds: model inputs by name, samples first; axis 1 is time in the ``step`` form.
         engine: ``reference`` or ``rtl``; both give the same bits.
-        outputs: names to return, caches (``present...``) among them; default: every output but caches.
+        outputs: names to return, caches (``present...``) among them; default: every output but
+            caches.
         limit: only the first so many samples.
         jobs: simulations at a time.
 
     Returns:
-        For each output NAME: floats under NAME, integers under NAME__int, one unit's real value under
-        NAME__scale.
+        For each output NAME: floats under NAME, integers under NAME__int, one unit's real value
+        under NAME__scale.
 
     Raises:
         UsageError: inputs missing or of a wrong shape, unknown engine or output.
@@ -214,7 +215,8 @@ def generate(
     Args:
         source: the encoder's tokens, for an encoder-decoder.
         tokens: how many to make (default: until the context is full).
-        engine: ``reference``, or ``rtl``: then every choice is made from the simulated chip's logits.
+        engine: ``reference``, or ``rtl``: then every choice is made from the simulated chip's
+            logits.
         stop: a token after which to end.
 
     Raises:

@@ -56,4 +56,3 @@ def build_hardware(program: ir.Program, style: Style) -> Hardware:
         matrices.append(Matrix(module, op, block.phases, counts(block)))
     chip = with_cycles(chip, plans)
     return Hardware(chip, tuple(matrices), chip_verilog(chip, plans, texts))
-

@@ -1,7 +1,8 @@
 """The options of a compilation: one frozen record, from which flags and config keys are made.
 
 Every option is declared once, as a field of :class:`Options`. The command line, the keys of
-``hwcompile.yaml``, the manifest's record and the cache keys of the stages are all read from the fields.
+``hwcompile.yaml``, the manifest's record and the cache keys of the stages are all read from the
+fields.
 """
 
 from __future__ import annotations

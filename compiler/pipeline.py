@@ -183,7 +183,8 @@ STAGES = (
 class Outcome:
     """What a compilation came to.
 
-    ``stopped_after``: the stage named with ``--stop-after``. ``report``: the document of report.json.
+    ``stopped_after``: the stage named with ``--stop-after``. ``report``: the document of
+    report.json.
     """
 
     folder: Path

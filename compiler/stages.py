@@ -1,8 +1,8 @@
 """The machinery of the pipeline: stages over named artefacts, with a content-hash cache.
 
-A stage says which artefacts it reads and makes and which options it looks at. Its key is made of these, of
-our own source code and of the keys of its inputs, so that a result is used again exactly when nothing that
-could change it has changed.
+A stage says which artefacts it reads and makes and which options it looks at. Its key is made of
+these, of our own source code and of the keys of its inputs, so that a result is used again exactly
+when nothing that could change it has changed.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ START, END, PADDING = "<start>", "<end>", "<pad>"
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Token id <-> text. ``<pad>``, ``<start>`` and ``<end>``, where present, are marks, not text."""
+    """Token id <-> text. ``<pad>``, ``<start>`` and ``<end>`` are marks, not text."""
 
     symbols: tuple[str, ...]
 

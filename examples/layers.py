@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
-    """Softmax attention ``[batch, heads, rows, size]``; keys where ``hidden`` is true are not seen."""
+    """Softmax attention ``[batch, heads, rows, size]``; keys that are ``hidden`` are not seen."""
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
     if hidden is not None:
         scores = scores.masked_fill(hidden, float("-inf"))

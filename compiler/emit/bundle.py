@@ -1,7 +1,7 @@
 """Writing a design bundle: whole or not at all.
 
-The files go to a hidden folder beside the destination, which then takes its place in one step of the
-file system. A process killed at any moment leaves the old bundle or the new one.
+The files go to a hidden folder beside the destination, which then takes its place in one step of
+the file system. A process killed at any moment leaves the old bundle or the new one.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def check_destination(folder: Path, force: bool) -> None:
     """Refuse a folder that we would not write to.
 
     Raises:
-        OutputError: a file is in the way; the folder holds files that are not ours (unless ``force``);
-            it cannot be written.
+        OutputError: a file is in the way; the folder holds files that are not ours (unless
+            ``force``); it cannot be written.
     """
     target = folder.resolve()
     if target.exists() and not target.is_dir():
@@ -126,7 +126,8 @@ def _put_in_place(new: Path, target: Path) -> None:
             return
         if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    # No exchange on this file system: the old bundle stays whole beside the new one until it stands.
+    # No exchange on this file system: the old bundle stays whole beside the new one until it
+    # stands.
     old = target.with_name(f"{new.name}.old")
     target.rename(old)
     new.rename(target)

@@ -1,6 +1,7 @@
 """Hand-over files: constraints and the inputs of LibreLane, OpenROAD-flow-scripts and FuseSoC.
 
-All of them name the RTL by relative path, file by file, and hold generated identifiers and numbers only.
+All of them name the RTL by relative path, file by file, and hold generated identifiers and numbers
+only.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def sdc(facts: FlowFacts, unit_ns: float) -> str:
 
 
 def librelane(facts: FlowFacts) -> str:
-    """LibreLane's ``config.yaml``; JSON strings are YAML strings, so nothing can escape its place."""
+    """LibreLane's ``config.yaml``; JSON strings are YAML strings: nothing escapes its place."""
     lines = [
         f"DESIGN_NAME: {facts.top}",
         "VERILOG_FILES:",
@@ -118,7 +119,7 @@ def orfs(facts: FlowFacts) -> str:
 
 
 def fusesoc(facts: FlowFacts) -> str:
-    """A FuseSoC core description (CAPI2) at the root of the bundle, which its paths may not leave."""
+    """A FuseSoC core description (CAPI2) at the root of the bundle: its paths may not leave it."""
     return "\n".join(
         [
             "CAPI=2:",

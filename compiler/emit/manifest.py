@@ -1,4 +1,4 @@
-"""manifest.json: what a bundle was made from, by which tools, and the sha256 of every file in it."""
+"""manifest.json: what a bundle was made from, by which tools, and the sha256 of every file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Trains a character model of the Llama kind: RMSNorm, rotary positions, SwiGLU, grouped queries.
 
-The text comes from the small grammar of ``examples.stories``. Run ``python -m examples.llama.train`` from
-the root of the repository.
+The text comes from the small grammar of ``examples.stories``. Run ``python -m
+examples.llama.train`` from the root of the repository.
 """
 
 from __future__ import annotations

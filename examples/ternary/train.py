@@ -1,7 +1,7 @@
-"""Trains a GPT whose matrices hold -1, 0 and +1 only, times one scale a matrix: logic of adders alone.
+"""Trains a GPT whose matrices hold -1, 0 and +1 only, times one scale: logic of adders alone.
 
-The text comes from the small grammar of ``examples.stories``. Run ``python -m examples.ternary.train`` from
-the root of the repository.
+The text comes from the small grammar of ``examples.stories``. Run ``python -m
+examples.ternary.train`` from the root of the repository.
 """
 
 from __future__ import annotations

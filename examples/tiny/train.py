@@ -1,8 +1,10 @@
-"""Trains the smallest example, a GPT of one layer, and exports it in the ``step`` form: one token a call, with
-its position and fixed key and value caches. Small enough to simulate its whole context in seconds.
+"""Trains the smallest example, a GPT of one layer, exported in the ``step`` form.
 
-The text comes from the small grammar of ``examples.stories``. Run ``python -m examples.tiny.train`` from the root of
-the repository.
+One token a call, with its position and fixed key and value caches. Small enough to simulate its
+whole context in seconds.
+
+The text comes from the small grammar of ``examples.stories``. Run ``python -m examples.tiny.train``
+from the root of the repository.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Trains a vision transformer on the 8 x 8 digits that come with scikit-learn.
 
-Data: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
-1998, CC BY 4.0. Needs scikit-learn. Run ``python -m examples.vit.train`` from the root of the repository.
+Data: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+    Repository, 1998, CC BY 4.0. Needs scikit-learn. Run ``python -m examples.vit.train`` from the
+    root of the repository.
 """
 
 from __future__ import annotations
