@@ -60,12 +60,14 @@ def _step(values: FloatArray) -> float | None:
     top = float(size.max(initial=0.0))
     if top == 0.0:
         return 1.0
+    if not np.isfinite(top):
+        return None
     near = _ROUNDING * top
     levels = _levels(size[:4096], near)
     if levels is None or (levels := _levels(size, near)) is None:
         return None
     gaps = np.diff(np.concatenate([[0.0], levels]))
-    least = float(gaps[gaps > near].min())
+    least = float(gaps[gaps > near].min(initial=top))
     for divisor in (1, 2, 3, 4):
         guess = least / divisor
         times = np.rint(levels / guess)

@@ -17,10 +17,16 @@ from hwcompile.compiler.errors import ModelError
 from hwcompile.compiler.ir import tensor_operations
 from hwcompile.compiler.ir.tensor_graph import Array, Constant, Node, TensorInput
 
-MAX_ELEMENTS = 1 << 27
+#: Elements of one tensor of the network, of one tensor of weights, and of all tensors together.
+MAX_ELEMENTS = 1 << 25
+MAX_WEIGHT_ELEMENTS = 1 << 28
+MAX_TOTAL_ELEMENTS = 1 << 30
 
 #: Operations whose operands broadcast and have one type.
 _BROADCASTING = (*tensor_operations.ELEMENTWISE, "MatMul")
+
+#: Operations whose result can be larger than all they read.
+_GROWING = (*_BROADCASTING, "Expand", "Tile", "Gather", "Take", "Pad")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,7 @@ class Builder:
         self.notes: list[str] = []
         self.origin = ""
         self._count = 0
+        self._elements = 0
 
     # --- making tensors -----------------------------------------------------------------------
 
@@ -173,17 +180,28 @@ class Builder:
             count = prod(max(abs(int(d)), 1) for d in factor) if isinstance(factor, tuple) else 0
             if op == "Tile":
                 count *= prod(shapes[0])
+        elif op == "Gather":
+            count = prod(shapes[1]) * prod(shapes[0]) // max(shapes[0][at["axis"]], 1)
+        elif op == "Take":
+            count = at["indices"].size * prod(shapes[0]) // max(shapes[0][at["axis"]], 1)
         elif op == "Pad":
             count = prod(d + sum(at["pads"]) for d in shapes[0])
         else:
             count = sum(prod(s) for s in shapes)
-        check_elements(count)
+        weights = op not in _GROWING and all(k in self.constants for k in inputs)
+        check_elements(count, MAX_WEIGHT_ELEMENTS if weights else MAX_ELEMENTS)
+        self._elements += count
+        if self._elements > MAX_TOTAL_ELEMENTS:
+            raise ModelError(
+                f"the tensors of the network have over {MAX_TOTAL_ELEMENTS} elements in all",
+                "smaller shapes, e.g. --shape NAME=1x64",
+            )
 
 
-def check_elements(count: int) -> None:
+def check_elements(count: int, most: int = MAX_ELEMENTS) -> None:
     """Refuse a tensor over the element budget, before it exists."""
-    if count > MAX_ELEMENTS:
+    if count > most:
         raise ModelError(
-            f"a tensor of {count} elements is over the limit of {MAX_ELEMENTS}",
+            f"a tensor of {count} elements is over the limit of {most}",
             "smaller shapes, e.g. --shape NAME=1x64",
         )

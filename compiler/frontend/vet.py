@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from hwcompile.compiler.errors import ModelError
-from hwcompile.compiler.frontend.builder import MAX_ELEMENTS
+from hwcompile.compiler.frontend.builder import MAX_ELEMENTS, MAX_WEIGHT_ELEMENTS
 from hwcompile.compiler.frontend.operators import OPERATORS
 from hwcompile.compiler.ir.tensor_graph import Array
 
@@ -57,6 +57,7 @@ def vet(path: Path) -> onnx.ModelProto:
     Raises ModelError, with every offending node in one message.
     """
     model = _decode(path)
+    _check_text(model.graph)
     _check_external(model, path)
     if model.functions:
         model = _inline(model)
@@ -94,6 +95,20 @@ def _decode(path: Path) -> onnx.ModelProto:
     if not model.ir_version or (not model.graph.node and not model.graph.output):
         raise _fail("not an ONNX file (no graph)")
     return model
+
+
+def _check_text(graph: onnx.GraphProto) -> None:
+    """Names must be text: protobuf hands out what is no UTF-8 as bytes."""
+    names: list[object] = [v.name for v in (*graph.input, *graph.output, *graph.initializer)]
+    names += [d.dim_param for v in graph.input for d in v.type.tensor_type.shape.dim]
+    for node in graph.node:
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        names += [a.name for a in node.attribute]
+    names += [
+        t for tensor in _tensors(graph) for e in tensor.external_data for t in (e.key, e.value)
+    ]
+    if not all(isinstance(name, str) for name in names):
+        raise _fail("a name in the file is no text")
 
 
 # --- external data ------------------------------------------------------------------------------
@@ -262,7 +277,7 @@ def _malformed(node: onnx.NodeProto, context: onnx.checker.C.CheckerContext) -> 
         return ""
     try:
         onnx.checker.check_node(node, context)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
         return escape(str(error).split("\n")[0], 100)
     return ""
 
@@ -299,8 +314,8 @@ def _check_tensor(tensor: onnx.TensorProto) -> None:
     name = escape(tensor.name or "of an attribute")
     if any(d < 0 for d in tensor.dims):
         raise _fail(f"tensor {name} has a negative dimension")
-    if prod(tensor.dims) > MAX_ELEMENTS:
-        raise _fail(f"tensor {name} has more than {MAX_ELEMENTS} elements")
+    if prod(tensor.dims) > MAX_WEIGHT_ELEMENTS:
+        raise _fail(f"tensor {name} has more than {MAX_WEIGHT_ELEMENTS} elements")
     if tensor.data_type == onnx.TensorProto.STRING:
         raise _fail(f"tensor {name} holds text")
     try:
@@ -317,7 +332,7 @@ def _is_float(tensor: onnx.TensorProto) -> bool:
 
 def _check_finite(name: str, array: Array) -> None:
     """Weights must be numbers; minus infinity is for masks and allowed where no weight is."""
-    values = np.asarray(array, np.float64)
+    values = array if array.dtype.kind == "f" else array.astype(np.float32)
     if np.isnan(values).any() or np.isposinf(values).any():
         raise _fail(f"tensor {name} holds NaN or infinity", "train or export the model again")
     masked = np.isneginf(values)

@@ -90,6 +90,8 @@ def _reshape(at: Attributes, x: Array) -> Array:
 def _unsqueeze(at: Attributes, x: Array) -> Array:
     rank = x.ndim + len(at["axes"])
     axes = {a % rank for a in at["axes"]}
+    if len(axes) != len(at["axes"]):
+        raise ValueError("repeated axes")
     sizes = iter(x.shape)
     return x.reshape([1 if i in axes else next(sizes) for i in range(rank)])
 
