@@ -19,6 +19,7 @@ from itertools import pairwise
 import numpy as np
 
 from hwcompile.compiler.ir.weight_logic import (
+    WORD_BITS,
     BoolArray,
     IntArray,
     Stage,
@@ -27,8 +28,6 @@ from hwcompile.compiler.ir.weight_logic import (
 )
 
 DECODER_INPUTS = 16
-WORD = 64
-"""Longest vector: one machine word, which simulators handle fastest."""
 
 _WIDTH = 100
 
@@ -142,17 +141,17 @@ class _Wires:
 
 
 def _leaf_vectors(block: WeightBlock) -> list[tuple[int, int]]:
-    """Ranges of leaves that form a vector: neighbours with rising taps, at most WORD."""
+    """Ranges of leaves that form a vector: neighbours with rising taps, at most WORD_BITS."""
     return _ranges(np.diff(block.leaf_tap) <= 0, len(block.leaf_tap))
 
 
 def _ranges(breaks: BoolArray, count: int) -> list[tuple[int, int]]:
-    """Cut ``0 .. count - 1`` after each break, and into pieces of at most WORD."""
+    """Cut ``0 .. count - 1`` after each break, and into pieces of at most WORD_BITS."""
     edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), count] if count else [0]
     return [
-        (first, min(first + WORD, end))
+        (first, min(first + WORD_BITS, end))
         for begin, end in pairwise(edges)
-        for first in range(begin, end, WORD)
+        for first in range(begin, end, WORD_BITS)
     ]
 
 
@@ -206,9 +205,9 @@ def _decoder(name: str, part: IntArray, functions: BoolArray, wires: list[str]) 
     width = phase_bits(phases)
     yield f"  wire {_range(width)}phase{name};"
     yield f"  hw_buffers #(.WIDTH({width})) p{name} (.a(phase), .y(phase{name}));"
-    for first in range(0, len(part), WORD):
-        word = part[first : first + WORD]
-        vector = f"f{name}_{first // WORD}"
+    for first in range(0, len(part), WORD_BITS):
+        word = part[first : first + WORD_BITS]
+        vector = f"f{name}_{first // WORD_BITS}"
         for n, f in enumerate(word):
             wires[f] = f"{vector}[{n}]" if len(word) > 1 else vector
         # A function, not an always block: it has its value from time 0 on in every simulator.

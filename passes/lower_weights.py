@@ -22,6 +22,7 @@ import numpy as np
 
 from hwcompile.compiler.errors import UsageError
 from hwcompile.compiler.ir.weight_logic import (
+    WORD_BITS,
     BoolArray,
     GateKind,
     IntArray,
@@ -31,9 +32,6 @@ from hwcompile.compiler.ir.weight_logic import (
     expand,
 )
 from hwcompile.passes.share_terms import share_terms
-
-STAGE_BITS = 64
-"""Longest vector of gates: one machine word, which simulators handle fastest."""
 
 
 def lower_weights(
@@ -138,7 +136,7 @@ def simplest(value: BoolArray, care: BoolArray) -> BoolArray:
     half = padded // 2
     while half:
         v, c = (t.reshape(-1, 2, half) for t in (value, care))
-        agree = ~(c[:, 0] & c[:, 1] & (v[:, 0] ^ v[:, 1])).any(1)[:, None, None]
+        agree = ~(c[:, 0] & c[:, 1] & (v[:, 0] ^ v[:, 1])).any(1).reshape(-1, 1, 1)
         both_v, both_c = (t.any(1, keepdims=True) for t in (v, c))
         value = np.where(agree, both_v, v).reshape(count, padded)
         care = np.where(agree, both_c, c).reshape(count, padded)
@@ -261,9 +259,9 @@ _Part = tuple[int, int, IntArray]
 
 
 def _pack(parts: list[_Part]) -> Iterator[list[_Part]]:
-    """Group parts, in order, to stages of at most ``STAGE_BITS`` gates; long parts are split."""
+    """Group parts, in order, to stages of at most ``WORD_BITS`` gates; long parts are split."""
     packed: list[_Part] = []
-    room = STAGE_BITS
+    room = WORD_BITS
     for g, k, bits in parts:
         while bits.shape[1]:
             packed.append((g, k, bits[:, :room]))
@@ -271,7 +269,7 @@ def _pack(parts: list[_Part]) -> Iterator[list[_Part]]:
             room -= packed[-1][2].shape[1]
             if not room:
                 yield packed
-                packed, room = [], STAGE_BITS
+                packed, room = [], WORD_BITS
     if packed:
         yield packed
 

@@ -29,6 +29,9 @@ from hwcompile.compiler.errors import HwcompileError
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
+WORD_BITS = 64
+"""Longest vector of gates: one machine word, which simulators handle fastest."""
+
 GateKind = Literal["full_adder", "half_adder", "xor", "inverter"]
 
 
