@@ -180,7 +180,7 @@ def _quality(path: Path, work: Path, sequences: int) -> dict[str, Any]:
     program = open_design(work / "design").program
     want = float_outputs(path, program, data.feeds)
     feeds = {name: x[: len(want)] for name, x in data.feeds.items()}
-    np.savez(work / "inputs.npz", **feeds)
+    _save(work / "inputs.npz", feeds)
     got = _run(work, "inputs.npz", "reference", program.outputs[0].model_name)[0]
     found = measure(data.metric, want, got.reshape(want.shape), data.label[: len(want)])
     why = shortfall(data.metric, found)
@@ -228,10 +228,14 @@ def shortfall(metric: str, found: Mapping[str, Any]) -> str:
     return "" if share >= least else f"agreement {share} below {least:.4f}"
 
 
+def _save(path: Path, arrays: Arrays) -> None:
+    np.savez(path, allow_pickle=False, **arrays)
+
+
 def _simulate(work: Path, count: int) -> dict[str, Any]:
     with np.load(work / "inputs.npz") as archive:
         batch = {name: archive[name] for name in archive.files}
-    np.savez(work / "few.npz", **{name: x[:count] for name, x in batch.items()})
+    _save(work / "few.npz", {name: x[:count] for name, x in batch.items()})
     output = open_design(work / "design").program.outputs[0].model_name
     want, got = (_run(work, "few.npz", engine, output)[1] for engine in ("reference", "rtl"))
     if not np.array_equal(want, got):

@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ GENERATED = {"fast": 4, "full": 1 << 30}
 """Tokens that the chip makes by feeding back its own, in one sample of a decoder."""
 SAMPLES = {"fast": 2, "full": 6}
 LINT_SECONDS = 600
+MOST_NAMED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,15 +191,32 @@ def lint(rtl: Path, files: Sequence[str]) -> None:
 
 
 def differing_modules(hardware: Hardware, rtl: Path) -> list[str]:
-    """Files of ``rtl`` whose text is not what the program gives, each with its layer."""
-    layers = {f"{m.module}.v": m.operation for m in hardware.matrices}
+    """Files of ``rtl`` whose text is not what the program gives: first differing line, layers."""
+    layers = _layers(hardware)
     found = []
     for name, text in hardware.rtl.items():
         path = rtl / name
-        if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != text:
-            found.append(f"rtl/{name}{_layer(layers.get(name))}")
+        if not path.exists():
+            found.append(f"rtl/{name}")
+            continue
+        stored = path.read_text(encoding="utf-8", errors="replace")
+        if stored != text:
+            pairs = zip_longest(stored.splitlines(), text.splitlines())
+            line = next((n for n, (a, b) in enumerate(pairs, 1) if a != b), 0)
+            found.append(f"rtl/{name} line {line}{layers.get(name, '')}")
     return found
 
 
-def _layer(op: ir.Linear | None) -> str:
-    return f" (weights of {op.origin or op.output.key})" if op else ""
+def _layers(hardware: Hardware) -> dict[str, str]:
+    """What the model calls that which a file computes, by name of the file."""
+    found = {f"{m.module}.v": f" (weights of {_origins([m.operation])})" for m in hardware.matrices}
+    for unit in hardware.chip.units:
+        if unit.operations:
+            found[f"hw_core_{unit.kind}.v"] = f" ({unit.kind}: {_origins(unit.operations)})"
+    return found
+
+
+def _origins(operations: Sequence[ir.Operation]) -> str:
+    names = list(dict.fromkeys(op.origin or op.output.key for op in operations))
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more

@@ -1,0 +1,158 @@
+"""Seeded faults in a design bundle: how many does verification catch, and what catches them?
+
+    python -m benchmarks.faults DIR [--count N] [--level fast|full] [--kinds "weight bit,sign"]
+
+Each fault goes into a copy of the bundle, whose manifest is made anew (or kept, ``--manifest``), so
+that the hashes cannot be what notices it. It is caught when ``hwcompile verify`` would end in 5.
+Kinds take turns. Writes OUT.json and OUT.md; ends in 1 when a fault is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import count, cycle, islice
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from hwcompile.compiler import audit
+from hwcompile.compiler.emit import manifest as manifests
+from hwcompile.compiler.errors import MismatchError
+from hwcompile.sim.faults import KINDS, Fault, NoSite, make_fault
+
+OUT = Path("docs/results/faults")
+_CATCHERS = (
+    ("not as the manifest says", "manifest"),
+    ("lint complains", "lint"),
+    ("RTL differs from the reference", "simulation"),
+    ("vectors.json", "vectors"),
+    ("what the program gives", "text of the Verilog"),
+    ("reference", "checks of the program"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One fault and what became of it. ``caught_by``: empty when nothing noticed it."""
+
+    kind: str
+    what: str
+    caught_by: str
+    message: str
+    seconds: float
+
+
+def inject(folder: Path, fault: Fault, new_manifest: bool) -> None:
+    """Put a fault into a bundle."""
+    for name, content in fault.files.items():
+        (folder / name).write_bytes(content)
+    manifest = manifests.read(folder)
+    if new_manifest and manifest is not None:
+        hashes = {name: manifests.sha256(folder / name) for name in manifest.files}
+        text = manifests.to_text(replace(manifest, files=hashes))
+        (folder / manifests.NAME).write_text(text, encoding="utf-8")
+
+
+def attempt(bundle: Path, fault: Fault, level: str, new_manifest: bool) -> Trial:
+    """Verify a copy of the bundle with the fault."""
+    with tempfile.TemporaryDirectory(prefix="hwcompile-faults-") as work:
+        folder = Path(work) / "design"
+        shutil.copytree(bundle, folder)
+        inject(folder, fault, new_manifest)
+        began = time.monotonic()
+        try:
+            audit.verify(folder, level)
+            message = ""
+        except MismatchError as error:
+            message = error.message.replace(f"{folder}/", "")
+        seconds = round(time.monotonic() - began, 1)
+    return Trial(fault.kind, fault.what, _catcher(message), message, seconds)
+
+
+def _catcher(message: str) -> str:
+    found = [name for text, name in _CATCHERS if text in message]
+    return found[0] if found else "other" if message else ""
+
+
+def faults(bundle: Path, kinds: Sequence[str], total: int) -> Iterator[Fault]:
+    """So many faults, kinds in turn; kinds that have no place in this bundle are left out."""
+
+    def endless() -> Iterator[Fault]:
+        possible = [kind for kind in kinds if _has_place(bundle, kind)]
+        seeds = count()
+        for kind in cycle(possible):
+            yield make_fault(bundle, kind, next(seeds))
+
+    return islice(endless(), total)
+
+
+def _has_place(bundle: Path, kind: str) -> bool:
+    try:
+        make_fault(bundle, kind, 0)
+    except NoSite:
+        return False
+    return True
+
+
+def markdown(trials: Sequence[Trial], command: str) -> str:
+    """The page."""
+    kinds = list(dict.fromkeys(t.kind for t in trials))
+    catchers = sorted({t.caught_by for t in trials if t.caught_by})
+    caught = sum(bool(t.caught_by) for t in trials)
+    lines = [
+        "# Seeded faults",
+        "",
+        f"Written by `{command}`: {caught} of {len(trials)} faults caught. The manifest was made",
+        "to agree with the damaged files. What noticed each fault first:",
+        "",
+        "| fault | seeded | caught | " + " | ".join(catchers) + " |",
+        "|" + "---|" * (3 + len(catchers)),
+    ]
+    for kind in kinds:
+        by = Counter(t.caught_by for t in trials if t.kind == kind)
+        cells = [sum(by.values()), sum(by.values()) - by[""], *(by[name] for name in catchers)]
+        lines.append(f"| {kind} | " + " | ".join(map(str, cells)) + " |")
+    missed = [f"* {t.kind}: {t.what}" for t in trials if not t.caught_by]
+    return "\n".join([*lines, "", *(["Missed:", "", *missed, ""] if missed else [])])
+
+
+def main() -> int:
+    """The command line; the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bundle", metavar="DIR", type=Path)
+    parser.add_argument("--count", type=int, default=len(KINDS), metavar="N")
+    parser.add_argument("--level", choices=("fast", "full"), default="fast")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="with commas between")
+    parser.add_argument("--manifest", action="store_true", help="keep the manifest as it is")
+    parser.add_argument("--out", type=Path, default=OUT, help="where to write, without suffix")
+    options = parser.parse_args()
+    command = f"python -m benchmarks.faults {options.bundle.name} --count {options.count}"
+    command += f" --level {options.level}"
+    trials: list[Trial] = []
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with Progress(console=Console(stderr=True)) as bar:
+        seeded = faults(options.bundle, options.kinds.split(","), options.count)
+        for fault in bar.track(seeded, total=options.count, description="verifying"):
+            trials.append(attempt(options.bundle, fault, options.level, not options.manifest))
+            document = {"schema": "hwcompile-faults/1", "trials": [asdict(t) for t in trials]}
+            text = json.dumps(document, indent=1) + "\n"
+            options.out.with_suffix(".json").write_text(text, encoding="utf-8")
+            page = markdown(trials, command)
+            options.out.with_suffix(".md").write_text(page, encoding="utf-8")
+    print(page)
+    return int(not all(t.caught_by for t in trials))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
