@@ -27,7 +27,7 @@ def plus(x: Interval, y: Interval) -> Interval:
 
 def times(x: Interval, y: Interval | int) -> Interval:
     """Products of an integer of ``x`` and one of ``y`` (or the integer ``y``)."""
-    ends = [a * b for a in x for b in ((y, y) if isinstance(y, int) else y)]
+    ends = [a * b for a in x for b in (y if isinstance(y, tuple) else (y,))]
     return min(ends), max(ends)
 
 

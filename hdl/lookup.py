@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from amaranth import Module
+from amaranth import Module, unsigned
 
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.program import IntArray
@@ -43,7 +43,9 @@ class LookupUnit(Unit):
         m = Module()
         column = self.scan_columns(m)
         pipe = self.read(m, column, self.a, self.start)
-        x = pipe.step(self.read_data, element_shape(t.inputs[0] for t in self.tasks), "element")
+        # Unsigned: a Verilog memory indexed by a signed register reads outside it.
+        bits = element_shape(t.inputs[0] for t in self.tasks).width
+        x = pipe.step(self.read_data, unsigned(bits), "element")
         tables, places = distinct(self._tables)
         words = [rom(m, x[: len(t).bit_length() - 1], t, f"table{i}") for i, t in enumerate(tables)]
         pipe.wait("looked_up")

@@ -16,7 +16,7 @@ def shape_of(low: int, high: int) -> Shape:
     """The narrowest shape that holds every integer of ``low .. high``; unsigned if it can be."""
     if low >= 0:
         return unsigned(max(high.bit_length(), 1))
-    return signed(max((~low).bit_length(), high.bit_length(), 0) + 1)
+    return signed(max((~low).bit_length(), (high if high >= 0 else ~high).bit_length()) + 1)
 
 
 def table_shape(values: Sequence[int] | IntArray) -> Shape:
@@ -64,7 +64,8 @@ def _common_shape(values: Sequence[Value]) -> Shape:
 
 
 def rom(m: Module, address: ValueLike, table: IntArray, name: str) -> Signal:
-    """``table.ravel()[address]``, one cycle later; ``address`` must be inside the table.
+    """``table.ravel()[address]``, one cycle later; ``address`` must be inside the table
+    and made of unsigned signals.
 
     A two-dimensional table ``[rows, columns]`` is addressed ``Cat(column, row)`` with
     ``column_bits(table)`` bits of column: no multiplier, and the padding costs nothing in logic.

@@ -32,6 +32,11 @@ def test_equals_meaning(tmp_path: Path) -> None:
     assert result.passed == 3 * 8 * 2
 
 
+def test_whole_word_is_the_index(tmp_path: Path) -> None:
+    x = ir.Value("x", 2, 4, 8, -127, 127, 1.0)
+    assert not check_unit(LookupUnit([task(x, -127, 127, 8)], WIDTHS), tmp_path).failures
+
+
 def test_flipped_table_entry_is_red(tmp_path: Path) -> None:
     good = tasks()[0]
     table = good.operation.table.copy()
