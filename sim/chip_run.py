@@ -24,7 +24,7 @@ from pathlib import Path
 TOP = "hw_top"
 BENCH = "chip_bench"
 DONE = "complete"
-FULL_BYTES = 300_000
+FULL_BYTES = 100_000
 FLAGS = {
     # public_flat_rw of everything, which cocotb asks for, would keep each net of the weight blocks.
     "verilator": ["-Wno-fatal", "-Wno-lint", "--no-public-flat-rw"],
