@@ -107,7 +107,7 @@ def _run(op: ir.Operation, xs: list[FloatArray], samples: int, length: int | Non
         case ir.MeanRows():
             return _mean_rows(*xs)
         case ir.Flag():
-            return (xs[0] != op.absent).astype(np.float64)
+            return np.asarray(xs[0] != op.absent, np.float64)
         case _:
             raise TypeError(type(op).__name__)
 

@@ -62,6 +62,7 @@ class Builder:
         #: Trial sizes of the open dimensions, while their limits are being looked for.
         self.open_sizes: dict[str, int] = {}
         self.notes: list[str] = []
+        self.folded = 0
         self.origin = ""
         self._count = 0
         self._elements = 0
@@ -100,12 +101,12 @@ class Builder:
             isinstance(v, Constant) for v in at.values()
         )
         if all(k in self.constants for k in inputs):
+            self.folded += 1
             names = tuple(dict.fromkeys(n for k in inputs for n in self.open_names.get(k, ())))
             return self.constant(self._fold(op, inputs, at, timed), timed, names)
         if any(isinstance(v, Constant) for v in at.values()):
             raise Unsupported("its parameters depend on the position", "use fixed parameters")
-        probe = [self._at_step(k, 0) for k in inputs]
-        result = self._evaluate(op, at, probe)
+        result = self._probe(op, inputs, at)
         key = self._key()
         self.types[key] = TensorType(result.shape, result.dtype, timed)
         node = Node(op, tuple(inputs), key, result.shape, timed, result.dtype, at, self.origin)
@@ -136,6 +137,16 @@ class Builder:
             return c.array[step] if c.timed else c.array
         kind = self.types[key]
         return np.zeros(kind.shape, kind.dtype)
+
+    def _probe(self, op: str, inputs: list[str], at: Mapping[str, Any]) -> Array:
+        """A result of the right shape and dtype: the operation on zeros."""
+        shapes = [self.types[k].shape for k in inputs]
+        if op == "MatMul" and all(len(s) > 1 for s in shapes) and shapes[0][-1] == shapes[1][-2]:
+            # The shape of a product needs no multiplying.
+            heads = np.broadcast_shapes(shapes[0][:-2], shapes[1][:-2])
+            zero = np.zeros((), self.types[inputs[0]].dtype)
+            return np.broadcast_to(zero, (*heads, shapes[0][-2], shapes[1][-1]))
+        return self._evaluate(op, at, [self._at_step(k, 0) for k in inputs])
 
     def _fold(self, op: str, inputs: list[str], at: dict[str, Any], timed: bool) -> Array:
         def once(step: int) -> Array:

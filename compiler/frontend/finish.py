@@ -55,7 +55,7 @@ def finish(tensors: TensorGraph, lowered: Lowered) -> tuple[ir.Graph, tuple[str,
     caches, notes = _caches(tensors, lowered)
     form = tensors.form if tensors.form != "call" else "prefill" if sequential else "call"
     graph = ir.Graph(kinds, inputs, placed, outputs, caches, form)
-    return graph, (*lines, *notes)
+    return graph, (*lowered.lines, *lines, *notes)
 
 
 def _live(lowered: Lowered) -> tuple[ir.Operation, ...]:

@@ -37,6 +37,7 @@ class Lowered:
     operations: tuple[ir.Operation, ...]
     outputs: tuple[ir.Output, ...]
     attends: tuple[tuple[str, str, str], ...]
+    lines: tuple[str, ...]
 
 
 def lower(graph: TensorGraph) -> Lowered:
@@ -84,6 +85,7 @@ class _Lowering:
             tuple(self.m.operations),
             outputs,
             tuple(self.attends),
+            tuple(_describe(op) for op in self.m.operations if isinstance(op, ir.Attend)),
         )
 
     # --- inputs and outputs -------------------------------------------------------------------
@@ -613,6 +615,14 @@ class _Lowering:
         "ReduceMax": _reduce,
         "MaskedMean": _masked_mean,
     }
+
+
+def _describe(op: ir.Attend) -> str:
+    """What an attention was found to be, for the report."""
+    shared = "" if op.kv_heads == op.heads else f" on {op.kv_heads}"
+    seen = "earlier rows" if op.causal else "all rows"
+    flags = ", padding left out" if len(op.inputs) > 3 else ""
+    return f"{op.origin}: attention of {op.heads} heads{shared} over {seen}{flags}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from hwcompile.compiler.frontend.vet import vet
 from hwcompile.compiler.ir.graph import Graph
 from hwcompile.compiler.ir.tensor_graph import TensorGraph
 from hwcompile.passes import (
+    eliminate_dead_code,
     fold_affine,
     fold_gathers,
     fuse_elementwise,
@@ -28,6 +29,7 @@ from hwcompile.passes import (
 from hwcompile.passes.result import PassResult
 
 TENSOR_PASSES: tuple[tuple[str, Callable[[TensorGraph], PassResult[TensorGraph]]], ...] = (
+    ("eliminate_dead_code", eliminate_dead_code.run),
     ("stack_caches", stack_caches.run),
     ("remove_quantisers", remove_quantisers.run),
     ("fuse_masked_means", fuse_masked_means.run),
@@ -83,7 +85,7 @@ def import_model(
     """The Graph of a vetted model, as :func:`import_graph`."""
     log: list[PassRecord] = []
     tensors = trace(model, make_plan(model, shapes))
-    log.append(PassRecord("trace", True, tensors.notes))
+    log.append(PassRecord("fold_constants", True, tensors.notes))
     for name, run in TENSOR_PASSES:
         result = run(tensors)
         tensors = result.graph

@@ -309,7 +309,7 @@ def trace(model: onnx.ModelProto, plan: Plan) -> TensorGraph:
         tuple(builder.nodes),
         tuple(outputs),
         tuple(pairs),
-        tuple(builder.notes),
+        (f"{builder.folded} operations are constant", *builder.notes),
     )
 
 

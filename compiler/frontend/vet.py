@@ -99,14 +99,14 @@ def _decode(path: Path) -> onnx.ModelProto:
 
 def _check_text(graph: onnx.GraphProto) -> None:
     """Names must be text: protobuf hands out what is no UTF-8 as bytes."""
-    names: list[object] = [v.name for v in (*graph.input, *graph.output, *graph.initializer)]
+    names: list[object] = [v.name for v in (*graph.input, *graph.output)]
+    names += [t.name for t in graph.initializer]
     names += [d.dim_param for v in graph.input for d in v.type.tensor_type.shape.dim]
     for node in graph.node:
         names += [node.name, node.op_type, node.domain, *node.input, *node.output]
         names += [a.name for a in node.attribute]
-    names += [
-        t for tensor in _tensors(graph) for e in tensor.external_data for t in (e.key, e.value)
-    ]
+    for tensor in _tensors(graph):
+        names += [text for entry in tensor.external_data for text in (entry.key, entry.value)]
     if not all(isinstance(name, str) for name in names):
         raise _fail("a name in the file is no text")
 
