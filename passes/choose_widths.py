@@ -3,8 +3,8 @@
 1. Quantise at 8 bits and run the integer program on the calibration inputs.
 2. Agreement (share of equal arg-max) and divergence (mean Kullback-Leibler divergence of the
    softmax, about the loss of log-perplexity) or, for tensors, relative squared error decide.
-3. While they miss their targets, one step wider: 9, 10, 12, 16 bits. Bits cost cycles, not area of
-   the matrices. A width the user names is taken as it is.
+3. While they miss their targets, one step wider: 9, 10, 12, 16 bits, as long as that helps. Bits
+   cost cycles, not area of the matrices. A width the user names is taken as it is.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ SEQUENCE_AGREEMENT = 0.96
 CLASS_AGREEMENT = 0.985
 DIVERGENCE = 0.005
 RELATIVE_ERROR = 0.0005
+_WORTH = 0.75  # a step must bring the error below this part of it
 _JUDGED = 32  # samples
 
 Array = NDArray[np.float64]
@@ -44,6 +45,11 @@ class Fidelity:
     agreement: float | None
     divergence: float | None
     relative_error: float
+
+    @property
+    def error(self) -> float:
+        """The measure that is to fall."""
+        return self.relative_error if self.divergence is None else self.divergence
 
     def __str__(self) -> str:
         if self.agreement is None or self.divergence is None:
@@ -75,24 +81,27 @@ def run(
     """
     options = options or QuantiseOptions()
     lines = [f"calibration: {calibration.source}"]
-    result: Quantised | None = None
+    best: Quantised | None = None
     for bits in STEPS if activation_bits is None else (activation_bits,):
         program = quantise.run(
             net, calibration.samples, replace(options, widths=_widths(options.widths, bits))
         )
         fidelity = judge(net, calibration, program, execute)
         lines.append(f"{bits}-bit activations: {fidelity}")
-        result = Quantised(program, bits, fidelity, tuple(lines))
+        if best is not None and fidelity.error > _WORTH * best.fidelity.error:
+            lines.append(f"wider activations do not help: {best.activation_bits} bits kept")
+            break
+        best = Quantised(program, bits, fidelity, ())
         if _enough(net, fidelity, min_agreement):
-            return result
-    assert result is not None  # at least one width was tried
-    reached = result.fidelity.agreement
+            break
+    assert best is not None  # at least one width was tried
+    reached = best.fidelity.agreement
     if min_agreement is not None and (reached is None or reached < min_agreement):
         raise BudgetError(
             f"agreement {min_agreement:.2%} asked, {reached or 0.0:.2%} reached",
             "allow wider activations or weights",
         )
-    return result
+    return replace(best, lines=tuple(lines))
 
 
 def _widths(base: Widths, bits: int) -> Widths:
