@@ -78,9 +78,10 @@ def main() -> None:
     folder = Path(__file__).parent
     path = folder / "tiny.onnx"
     train_language_model(model, CONTEXT, path, steps=2500)
-    cache = torch.zeros(1, HEADS, CONTEXT, SIZE)
+    caches = torch.randn(2, 1, HEADS, CONTEXT, SIZE).unbind()
     names = ("token", "position", "cache_k0", "cache_v0")
-    example = (torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, dtype=torch.long), cache, cache)
+    token, position = torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+    example = (token, position, keys.clone(), values.clone())
     export(Step(model), example, names, path, outputs=("logits", "cache_k0_out", "cache_v0_out"))
     with np.load(folder / "eval.npz") as data:
         arrays = {"token": data["input_ids"], "label": data["label"]}
