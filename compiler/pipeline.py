@@ -17,14 +17,13 @@ from hwcompile.compiler.emit import bundle, dump, flows
 from hwcompile.compiler.emit.manifest import Manifest, tool_versions
 from hwcompile.compiler.emit.report import parse_report, render_html, report_json
 from hwcompile.compiler.errors import UsageError
+from hwcompile.compiler.estimate.closure import synthesise_to_period
 from hwcompile.compiler.estimate.estimate import estimate
 from hwcompile.compiler.estimate.figures import load_tables
 from hwcompile.compiler.estimate.scenario import DEFAULT, load_scenario
-from hwcompile.compiler.estimate.synthesis import synthesise
 from hwcompile.compiler.estimate.targets import load_target
-from hwcompile.compiler.estimate.timing import analyse_timing
 from hwcompile.compiler.execute import read_npz
-from hwcompile.compiler.frontend.onnx_import import import_model, load_model
+from hwcompile.compiler.frontend.onnx_import import PassLog, PassRecord, import_model, load_model
 from hwcompile.compiler.hardware import Hardware, build_hardware
 from hwcompile.compiler.ir import serialise
 from hwcompile.compiler.ir.graph import Graph
@@ -34,8 +33,9 @@ from hwcompile.compiler.names import Ident, label
 from hwcompile.compiler.options import Options, flag, recorded
 from hwcompile.compiler.stages import Listener, Stage, cut, run_stages
 from hwcompile.hdl.top import TOP_NAME
-from hwcompile.passes import calibrate, narrow, quantise
-from hwcompile.sim import float_reference
+from hwcompile.passes import calibrate, choose_widths, drop_zeros, narrow, prune, quantise
+from hwcompile.passes.calibrate import Calibration
+from hwcompile.sim import float_reference, reference
 
 # --- the stages -----------------------------------------------------------------------------------
 
@@ -47,23 +47,39 @@ def _import(options: Options, content: bytes) -> tuple[Any, ...]:
 
 def _calibrate(options: Options, graph: Graph) -> tuple[Any, ...]:
     data = read_npz(options.calibration) if options.calibration else None
-    return (calibrate.run(graph, _float_values, data, options.seed),)
+    notes: PassLog = ()
+    if options.sparsity is not None:
+        pruned = prune.run(graph, options.sparsity)
+        graph, notes = pruned.graph, (PassRecord("prune", pruned.changed, pruned.lines),)
+    return graph, calibrate.run(graph, _float_values, data, options.seed), notes
 
 
 def _float_values(graph: Graph, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
     return float_reference.evaluate(graph, feeds, collect=True)[1]
 
 
-def _quantise(
-    options: Options, graph: Graph, calibration: calibrate.Calibration
-) -> tuple[Any, ...]:
+def _quantise(options: Options, net: Graph, calibration: Calibration) -> tuple[Any, ...]:
     chosen = quantise.QuantiseOptions(weights=options.weights)  # type: ignore[arg-type]
-    program = narrow.run(quantise.run(graph, calibration.samples, chosen))
+    made = choose_widths.run(
+        net, calibration, _integers, chosen, _bits(options.activations), options.min_agreement
+    )
+    dropped = drop_zeros.run(narrow.run(made.program))
     if options.check:
-        verify_program(program)
-    quality = assessment.quality(program, calibration)
-    assessment.check_agreement(quality, options.min_agreement)
-    return program, quality
+        verify_program(made.program)
+        verify_program(dropped.program)
+    notes = (
+        PassRecord("quantise", True, made.lines),
+        PassRecord("drop_zeros", dropped.changed, dropped.lines),
+    )
+    return dropped.program, assessment.quality(dropped.program, calibration), notes
+
+
+def _integers(program: Program, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    return reference.run(program, reference.quantise_inputs(program, feeds))
+
+
+def _bits(activations: str) -> int | None:
+    return None if activations == "auto" else int(activations.removeprefix("int"))
 
 
 def _generate(options: Options, program: Program) -> tuple[Any, ...]:
@@ -83,8 +99,10 @@ def _synthesise(options: Options, hardware: Hardware) -> tuple[Any, ...]:
     with tempfile.TemporaryDirectory(prefix="hwcompile-") as folder:
         rtl = write_rtl(hardware, Path(folder))
         files = [rtl / name for name in hardware.file_names]
-        synthesis = synthesise(files, TOP_NAME, target, jobs=options.jobs)
-        return (assessment.silicon(synthesis, analyse_timing(synthesis, target), target),)
+        synthesis, timing = synthesise_to_period(
+            files, TOP_NAME, target, goal_ns=options.clock_period_ns, jobs=options.jobs
+        )
+        return (assessment.silicon(hardware, synthesis, timing, target),)
 
 
 def _estimate(
@@ -111,15 +129,15 @@ STAGES = (
         "Running the float model",
         _calibrate,
         ("graph",),
-        ("calibration",),
-        ("calibration", "seed"),
+        ("net", "calibration", "prune_notes"),
+        ("calibration", "sparsity", "seed"),
     ),
     Stage(
         "quantise",
         "Choosing integers",
         _quantise,
-        ("graph", "calibration"),
-        ("program", "quality"),
+        ("net", "calibration"),
+        ("program", "quality", "quantise_notes"),
         ("weights", "activations", "min_agreement"),
     ),
     Stage(
@@ -144,7 +162,7 @@ STAGES = (
         _synthesise,
         ("hardware",),
         ("silicon",),
-        ("target", "liberty"),
+        ("target", "liberty", "clock_period_ns"),
     ),
     Stage(
         "estimate",
@@ -162,6 +180,8 @@ STAGES = (
             "title",
             "graph",
             "passes",
+            "prune_notes",
+            "quantise_notes",
             "calibration",
             "program",
             "quality",

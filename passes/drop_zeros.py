@@ -29,9 +29,10 @@ _MOVABLE = (ir.Linear, ir.Embed, ir.Rows, *_BY_COLUMN)
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """The program, and one line a matrix for the report."""
+    """The program, whether columns were removed, and one line a matrix for the report."""
 
     program: Program
+    changed: bool
     lines: tuple[str, ...]
 
 
@@ -41,8 +42,9 @@ def run(program: Program) -> Dropped:
     shrunk = narrow.run(_remove_dead(folded))
     before = [op for op in program.operations if isinstance(op, ir.Linear)]
     after = [op for op in shrunk.operations if isinstance(op, ir.Linear)]
-    lines = tuple(_line(a, b) for a, b in zip(before, after, strict=True))
-    return Dropped(shrunk, lines)
+    pairs = tuple(zip(before, after, strict=True))
+    changed = any(a.weight.shape != b.weight.shape for a, b in pairs)
+    return Dropped(shrunk, changed, tuple(_line(a, b) for a, b in pairs))
 
 
 def _line(before: ir.Linear, after: ir.Linear) -> str:

@@ -395,7 +395,9 @@ def _lower_flagged_mean(state: _State, op: graph.MeanRows, x: _Made, target: Gri
     drop = round_down_shift(float(x.grid.scale), state.samples[op.output.key], target.bits)
     grid = Grid(target.bits, float(x.grid.scale) * 2.0**-drop)
     inputs = [query.value, x.value, x.value, state.raw[op.inputs[1]]]
-    heads = 1
+    # Heads as elsewhere in the model, so that the chip keeps one layout of keys and values.
+    alike = (o for o in state.operations if isinstance(o, ir.Attend))
+    heads = next((o.kv_heads for o in alike if base.cols % o.kv_heads == 0), 1)
     return state.emit(
         ir.Attend, inputs, base, grid,
         heads, heads, False, 1, 0, np.ones(1, np.int64), _COUNT_BITS, _COUNT_BITS - drop,
