@@ -1,7 +1,7 @@
 """Fuse masked means: a sum over flagged rows divided by their number becomes one MaskedMean.
 
-1. A quotient (or a product with a reciprocal) over ``ReduceSum(x * mask)`` that, evaluated on random
-   ``x`` and masks, equals the mean of the flagged rows, however its divisor is guarded against zero.
+1. A quotient (or a product with a reciprocal) over ``ReduceSum(x * mask)`` that, evaluated on
+   random ``x`` and masks, equals the mean of the flagged rows, however its divisor is guarded.
 
 Anything else (weights that are no flags, a divisor that counts all rows) is left as it is.
 """

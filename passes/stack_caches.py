@@ -29,6 +29,13 @@ def run(graph: TensorGraph) -> PassResult[TensorGraph]:
     result = rebuild(graph, nodes, {})
     names = {pair.input_name for pair in graph.caches}
     inputs = tuple(i for i in result.inputs if i.model_name not in names)
+    removed = [i for i in result.inputs if i.model_name in names]
+    for given in removed:
+        if any(given.key in node.inputs for node in result.nodes):
+            raise ModelError(
+                f"cache {given.model_name!a} is read elsewhere than where its new row is written",
+                "each cache needs an output of its own; export the prefill form",
+            )
     lines = tuple(f"{n.origin}: cache of {graph.steps} rows" for n in stacks.values())
     return PassResult(replace(result, inputs=inputs), True, lines)
 

@@ -14,6 +14,7 @@ from hwcompile.compiler.frontend.trace import make_plan, model_inputs, trace
 from hwcompile.compiler.frontend.vet import vet
 from hwcompile.compiler.ir.graph import Graph
 from hwcompile.compiler.ir.tensor_graph import TensorGraph
+from hwcompile.compiler.ir.verify_graph import verify_graph, verify_tensor_graph
 from hwcompile.passes import (
     eliminate_dead_code,
     fold_affine,
@@ -80,22 +81,26 @@ def import_graph(
 
 
 def import_model(
-    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]
+    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], check: bool = False
 ) -> tuple[Graph, PassLog]:
-    """The Graph of a vetted model, as :func:`import_graph`."""
-    log: list[PassRecord] = []
+    """The Graph of a vetted model, as :func:`import_graph`; ``check``: verify after every pass."""
     tensors = trace(model, make_plan(model, shapes))
-    log.append(PassRecord("fold_constants", True, tensors.notes))
+    log = [PassRecord("fold_constants", True, tensors.notes)]
     for name, run in TENSOR_PASSES:
         result = run(tensors)
         tensors = result.graph
         log.append(PassRecord(name, result.changed, result.lines))
+        if check:
+            verify_tensor_graph(tensors)
     graph, lines = finish(tensors, lower(tensors))
     log.append(PassRecord("lower", True, lines))
     for graph_name, graph_run in GRAPH_PASSES:
+        if check:
+            verify_graph(graph)
         graph_result = graph_run(graph)
         graph = graph_result.graph
         log.append(PassRecord(graph_name, graph_result.changed, graph_result.lines))
+    verify_graph(graph)
     return graph, tuple(log)
 
 

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from hwcompile.compiler.frontend import import_graph
+from hwcompile.compiler.frontend import import_model, load_model
 from hwcompile.compiler.ir.graph import Graph
 from hwcompile.sim.float_reference import evaluate
 
@@ -83,7 +83,7 @@ def importer(tmp_path: Path) -> Importer:
     ) -> Graph:
         path = tmp_path / "model.onnx"
         onnx.save(model.model() if isinstance(model, Net) else model, path)
-        return import_graph(path, shapes)[0]
+        return import_model(load_model(path, shapes), shapes or {}, check=True)[0]
 
     return run
 
