@@ -192,14 +192,14 @@ def read_library(text: str, source: str = "", licence: str = "", version: str = 
     """Cell facts of a liberty text: every plain combinational cell of at most six inputs, every
     plain rising-edge D flip-flop, every tie cell; cells marked ``dont_use`` are left out.
 
-    Delay model: at the library's typical slew (the output transition of its smallest inverter
-    driving four of itself, found by iteration), the delay of an arc is the mean of rise and fall,
-    each the worst over its conditions. Slope and offsets are least-squares fits over loads from 1
-    to 12 inverter inputs. Capacitance in fF, time in ns.
+    Delay model: delays at the library's typical slew (the output transition of its smallest
+    inverter driving four of itself), the worst over conditions; rise and fall count as their mean
+    where the gate inverts and as the worse elsewhere. The slew of an output is charged to it at
+    the inverter's sensitivity. Slopes and offsets are least-squares fits over loads from 1 to 12
+    inverter inputs. Capacitance in fF, time in ns.
     """
     root = parse_liberty(text)
-    templates = {group.args[0]: group for group in root.of("lu_table_template") if group.args}
-    units = _Units(_time_ns(root), _load_ff(root), _leakage_nw(root), templates)
+    units = Units.of(root)
     raw = {
         group.args[0]: cell
         for group in root.of("cell")
@@ -209,8 +209,7 @@ def read_library(text: str, source: str = "", licence: str = "", version: str = 
     if not inverters:
         raise UsageError("the liberty file has no inverter: nothing can be mapped to it")
     reference = min(inverters, key=lambda cell: (cell.area_um2, cell.name))
-    slew = _typical_slew(reference)
-    loads = np.linspace(1, 12, 12) * next(iter(reference.inputs.values()))
+    conditions = _conditions(reference)
     return CellLibrary(
         name=root.args[0] if root.args else "",
         version=version or root.attributes.get("revision", ""),
@@ -218,19 +217,25 @@ def read_library(text: str, source: str = "", licence: str = "", version: str = 
         licence=licence,
         corner=root.attributes.get("default_operating_conditions", ""),
         voltage_v=root.number("nom_voltage"),
-        typical_slew_ns=round(slew, 5),
-        cells={name: cell.fitted(slew, loads) for name, cell in raw.items()},
+        typical_slew_ns=round(conditions.slew, 5),
+        cells={name: cell.fitted(conditions) for name, cell in raw.items()},
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Units:
+class Units:
     """Scales of the file and the axes of its tables."""
 
     time_ns: float
     load_ff: float
     leakage_nw: float
     templates: Mapping[str, Group]
+
+    @classmethod
+    def of(cls, root: Group) -> Units:
+        """Units of a ``library`` group."""
+        templates = {group.args[0]: group for group in root.of("lu_table_template") if group.args}
+        return cls(_time_ns(root), _load_ff(root), _leakage_nw(root), templates)
 
 
 def _time_ns(root: Group) -> float:
@@ -259,7 +264,7 @@ def _load_ff(root: Group) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class DelayTable:
     """A look-up table over (input slew, load); either axis may have one point."""
 
     slews: Floats
@@ -281,18 +286,36 @@ class _Arc:
     """Delay and transition tables from one pin, of all conditions."""
 
     source: str
-    rises: list[_Table]
-    falls: list[_Table]
-    rise_transitions: list[_Table]
-    fall_transitions: list[_Table]
+    senses: set[str]
+    delays: tuple[list[DelayTable], list[DelayTable]]
+    transitions: tuple[list[DelayTable], list[DelayTable]]
 
     def delay(self, slew: float, loads: Floats) -> Floats:
+        return self._both_edges(self.delays, slew, loads)
+
+    def transition(self, slew: float, loads: Floats) -> Floats:
+        return self._both_edges(self.transitions, slew, loads)
+
+    def _both_edges(
+        self, tables: tuple[list[DelayTable], list[DelayTable]], slew: float, loads: Floats
+    ) -> Floats:
+        """Rise and fall as one: along inverting gates the edges alternate, so that their mean is
+        right over a path; other gates may meet their worse edge time and again."""
         edges = [
-            np.max([table.at(slew, loads) for table in tables], axis=0)
-            for tables in (self.rises, self.falls)
-            if tables
+            np.max([table.at(slew, loads) for table in group], axis=0) for group in tables if group
         ]
-        return np.asarray(np.mean(edges, axis=0), np.float64)
+        inverting = self.senses == {"negative_unate"}
+        return np.asarray((np.mean if inverting else np.max)(edges, axis=0), np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Conditions:
+    """What delays are fitted for: input slew (ns), loads (fF), and what a slower output costs the
+    next gate (ns of its delay for each ns of slew)."""
+
+    slew: float
+    loads: Floats
+    sensitivity: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,22 +334,23 @@ class _RawCell:
             return False
         return truth_table(parse_function(self.outputs[0][1]), tuple(self.inputs)) == 0b01
 
-    def fitted(self, slew: float, loads: Floats) -> Cell:
+    def fitted(self, conditions: _Conditions) -> Cell:
         return Cell(
             self.name,
             self.area_um2,
             round(self.leakage_nw, 4),
             {pin: round(value, 5) for pin, value in self.inputs.items()},
-            tuple(_fit(*output, slew, loads) for output in self.outputs),
+            tuple(_fit(*output, conditions) for output in self.outputs),
             self.clock,
             round(self.setup_ns, 5),
         )
 
 
-def _fit(name: str, function: str, arcs: list[_Arc], slew: float, loads: Floats) -> Output:
+def _fit(name: str, function: str, arcs: list[_Arc], conditions: _Conditions) -> Output:
     if not arcs:
         return Output(name, function, 0.0, {})
-    delays = [arc.delay(slew, loads) for arc in arcs]
+    loads = conditions.loads
+    delays = [_stage_delay(arc, conditions) for arc in arcs]
     centred = loads - loads.mean()
     slopes = [float(centred @ delay / (centred @ centred)) for delay in delays]
     resistance = max(0.0, float(np.mean(slopes)))
@@ -337,21 +361,31 @@ def _fit(name: str, function: str, arcs: list[_Arc], slew: float, loads: Floats)
     return Output(name, function, round(resistance, 7), intrinsic)
 
 
-def _typical_slew(inverter: _RawCell) -> float:
-    load = np.array([4 * next(iter(inverter.inputs.values()))])
-    slew = 0.01
-    for _ in range(50):
-        transitions = [
-            float(np.max([table.at(slew, load) for table in tables]))
-            for arc in inverter.outputs[0][2]
-            for tables in (arc.rise_transitions, arc.fall_transitions)
-            if tables
-        ]
-        slew = float(np.mean(transitions)) if transitions else slew
-    return slew
+def _stage_delay(arc: _Arc, conditions: _Conditions) -> Floats:
+    """Delay at each load, with what its slew adds to the next stage (less where it is sharp)."""
+    delay = arc.delay(conditions.slew, conditions.loads)
+    if not any(arc.transitions):
+        return delay
+    slew = arc.transition(conditions.slew, conditions.loads)
+    return delay + conditions.sensitivity * (slew - conditions.slew)
 
 
-def _raw_cell(group: Group, units: _Units) -> _RawCell | None:
+def _conditions(inverter: _RawCell) -> _Conditions:
+    """From the smallest inverter: the slew it gives when it drives four of itself, by iteration,
+    and how much longer it takes at twice that slew."""
+    capacitance = next(iter(inverter.inputs.values()))
+    load = np.array([4 * capacitance])
+    slew, sensitivity = 0.01, 0.0
+    arcs = [arc for arc in inverter.outputs[0][2] if any(arc.transitions)]
+    if arcs:
+        for _ in range(50):
+            slew = float(arcs[0].transition(slew, load)[0])
+        longer = arcs[0].delay(2 * slew, load) - arcs[0].delay(slew, load)
+        sensitivity = max(0.0, float(longer[0]) / slew)
+    return _Conditions(slew, np.linspace(1, 12, 12) * capacitance, sensitivity)
+
+
+def _raw_cell(group: Group, units: Units) -> _RawCell | None:
     """The cell, or nothing when the table has no use for it."""
     if any(True for kind in ("latch", "statetable") for _ in group.of(kind)):
         return None
@@ -394,7 +428,7 @@ def _raw_flop(
     flops: list[Group],
     outputs: list[Group],
     pins: list[Group],
-    units: _Units,
+    units: Units,
 ) -> _RawCell | None:
     """A rising-edge flip-flop with nothing but clock and data, or nothing."""
     flop = flops[0]
@@ -415,35 +449,36 @@ def _raw_flop(
     return _RawCell(name, area, leakage, inputs, entries, clock, setup)
 
 
-def _setup(pin: Group, units: _Units) -> float:
+def _setup(pin: Group, units: Units) -> float:
     """Setup time at the middle of the constraint tables."""
     tables = [
         table
         for timing in pin.of("timing")
         if timing.attributes.get("timing_type") == "setup_rising"
         for kind in ("rise_constraint", "fall_constraint")
-        for table in _tables(timing, kind, units)
+        for table in delay_tables(timing, kind, units)
     ]
     middles = [table.values[len(table.slews) // 2, len(table.loads) // 2] for table in tables]
     return max(0.0, float(max(middles, default=0.0)) * units.time_ns)
 
 
-def _arcs(pin: Group, sources: set[str], units: _Units) -> list[_Arc]:
+def _arcs(pin: Group, sources: set[str], units: Units) -> list[_Arc]:
     arcs: dict[str, _Arc] = {}
     for timing in pin.of("timing"):
         source = timing.attributes.get("related_pin", "").strip()
         kind = timing.attributes.get("timing_type", "combinational")
         if source not in sources or kind not in ("combinational", "rising_edge"):
             continue
-        arc = arcs.setdefault(source, _Arc(source, [], [], [], []))
-        arc.rises.extend(_tables(timing, "cell_rise", units))
-        arc.falls.extend(_tables(timing, "cell_fall", units))
-        arc.rise_transitions.extend(_tables(timing, "rise_transition", units))
-        arc.fall_transitions.extend(_tables(timing, "fall_transition", units))
-    return [arc for arc in arcs.values() if arc.rises or arc.falls]
+        arc = arcs.setdefault(source, _Arc(source, set(), ([], []), ([], [])))
+        arc.senses.add(timing.attributes.get("timing_sense", "non_unate"))
+        for index, edge in enumerate(("rise", "fall")):
+            arc.delays[index].extend(delay_tables(timing, f"cell_{edge}", units))
+            arc.transitions[index].extend(delay_tables(timing, f"{edge}_transition", units))
+    return [arc for arc in arcs.values() if any(arc.delays)]
 
 
-def _tables(timing: Group, kind: str, units: _Units) -> Iterator[_Table]:
+def delay_tables(timing: Group, kind: str, units: Units) -> Iterator[DelayTable]:
+    """Tables ``kind`` (``cell_rise``, ``fall_transition``, ...) of a ``timing`` group."""
     for group in timing.of(kind):
         template = units.templates.get("".join(group.args[:1]), _NO_TEMPLATE)
         axes = [
@@ -459,7 +494,7 @@ def _tables(timing: Group, kind: str, units: _Units) -> Iterator[_Table]:
         if template.attributes.get("variable_1") == "total_output_net_capacitance":
             axes, grid = axes[::-1], grid.T
         slews, loads = (axis if len(axis) else np.zeros(1) for axis in axes)
-        yield _Table(slews * units.time_ns, loads * units.load_ff, grid)
+        yield DelayTable(slews * units.time_ns, loads * units.load_ff, grid)
 
 
 _NO_TEMPLATE = Group("lu_table_template", ())

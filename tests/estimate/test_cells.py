@@ -40,7 +40,8 @@ def _gate(name: str, area: float, function: str, pins: str, extra: str = "") -> 
     inputs = "".join(
         f'pin ("{pin}") {{ direction : input; capacitance : 0.0015; }}\n' for pin in pins
     )
-    arcs = "".join(f'timing () {{ related_pin : "{pin}"; {TABLES} }}\n' for pin in pins)
+    sense = "timing_sense : negative_unate;" if function[0] != "A" else ""
+    arcs = "".join(f'timing () {{ related_pin : "{pin}"; {sense} {TABLES} }}\n' for pin in pins)
     return f"""
     cell ("{name}") {{ area : {area}; cell_leakage_power : 2.5; {extra}
       {inputs} pin (Y) {{ direction : output; function : "{function}"; {arcs} }} }}
@@ -130,9 +131,11 @@ def test_facts_of_a_liberty() -> None:
     assert inverter.area_um2 == 1.5
     assert inverter.leakage_nw == 2500.0
     assert inverter.inputs == {"A": 1.5}
-    # The mean of the two edges, an fF.
+    # The mean of the two edges of a gate that inverts, the worse edge elsewhere; a load in fF.
     assert inverter.outputs[0].resistance_ns_per_ff == pytest.approx(0.003)
     assert inverter.outputs[0].intrinsic_ns == {"A": pytest.approx(0.02)}
+    assert library.buffer.outputs[0].resistance_ns_per_ff == pytest.approx(0.004)
+    assert library.buffer.outputs[0].intrinsic_ns == {"A": pytest.approx(0.03)}
     assert library.voltage_v == 1.2
     flop = library.flip_flop
     assert (flop.name, flop.clock, flop.setup_ns) == ("FLOP", "CK", 0.07)

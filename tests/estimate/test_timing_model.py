@@ -88,7 +88,10 @@ def test_children_are_seen_through_their_ports(target: Target) -> None:
     whole = module_timing(
         _netlist(flat, [Port("a", True, (2,)), Port("y", False, (5,))], 6), target, {}
     )
-    assert parent.critical_ns == pytest.approx(whole.critical_ns, rel=0.15)
+    # The wire between two modules is counted on either side of the port.
+    extra = 2 * target.library.cells["INV_X1"].outputs[0].resistance_ns_per_ff
+    extra *= target.value("wire_ff_per_sink")
+    assert parent.critical_ns == pytest.approx(whole.critical_ns + extra)
 
 
 def test_a_loop_through_ports_does_not_hang(target: Target) -> None:
