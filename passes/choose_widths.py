@@ -123,6 +123,9 @@ def judge(
     feeds = {name: x[:_JUDGED] for name, x in calibration.feeds.items()}
     output = program.outputs[0]
     real = np.asarray(calibration.outputs[output.model_name][:_JUDGED], np.float64)
+    grid = net.outputs[0].grid_scale
+    if grid:
+        real = np.floor(real / grid + 0.5) * grid
     got = execute(program, feeds)[output.model_name] * program.values[output.value].scale
     got = np.asarray(got, np.float64).reshape(real.shape)
     error = float(((got - real) ** 2).mean() / max(float(real.var()), 1e-30))

@@ -10,6 +10,7 @@ import onnx
 
 from hwcompile.compiler.frontend.finish import finish
 from hwcompile.compiler.frontend.lower import lower
+from hwcompile.compiler.frontend.output_grids import mark_output_grids
 from hwcompile.compiler.frontend.trace import make_plan, model_inputs, trace
 from hwcompile.compiler.frontend.vet import vet
 from hwcompile.compiler.ir.graph import Graph
@@ -93,6 +94,7 @@ def import_model(
         if check:
             verify_tensor_graph(tensors)
     graph, lines = finish(tensors, lower(tensors))
+    graph = mark_output_grids(graph, model)
     log.append(PassRecord("lower", True, lines))
     for graph_name, graph_run in GRAPH_PASSES:
         if check:

@@ -58,12 +58,16 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A graph output. ``logits``: the chip also gives the arg-max of each row."""
+    """A graph output. ``logits``: the chip also gives the arg-max of each row.
+
+    ``grid_scale``: the file rounds the output to multiples of it; 0 when it does not round.
+    """
 
     value: str
     kind: Literal["logits", "tensor"]
     model_name: str
     model_shape: tuple[int, ...]
+    grid_scale: float = 0.0
 
 
 # --- elementwise functions of one variable ---------------------------------------------------
