@@ -22,14 +22,14 @@ from hwcompile.compiler.emit.report import (
     build_report,
 )
 from hwcompile.compiler.errors import BudgetError
+from hwcompile.compiler.estimate.area import AreaReport, area_report
 from hwcompile.compiler.estimate.estimate import Estimate
 from hwcompile.compiler.estimate.facts import DesignFacts, GroupArea, Memory
-from hwcompile.compiler.estimate.memory_macro import macro_area_um2, memory_macro
 from hwcompile.compiler.estimate.synthesis import SynthesisResult
 from hwcompile.compiler.estimate.targets import Target
 from hwcompile.compiler.estimate.timing import TimingReport
 from hwcompile.compiler.frontend.onnx_import import PassLog
-from hwcompile.compiler.hardware import Hardware
+from hwcompile.compiler.hardware import Hardware, Matrix
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.chip import Chip
 from hwcompile.compiler.ir.graph import Graph
@@ -79,16 +79,6 @@ def quality(program: Program, calibration: Calibration) -> tuple[QualityLine, ..
     return tuple(lines)
 
 
-def check_agreement(lines: tuple[QualityLine, ...], least: float | None) -> None:
-    """Raise BudgetError when the agreement is below ``least``."""
-    for line in lines:
-        if least is not None and line.metric == "arg-max agreement" and line.design < least:
-            raise BudgetError(
-                f"{line.design:.2%} of the choices equal the float model's, not {least:.2%}",
-                "try --activations int10, --weights int8, or --calibration with real inputs",
-            )
-
-
 # --- silicon --------------------------------------------------------------------------------------
 
 
@@ -96,78 +86,56 @@ def check_agreement(lines: tuple[QualityLine, ...], least: float | None) -> None
 class Silicon:
     """What synthesis and timing found. ``files``: the bundle's ``netlist/``, name -> text."""
 
-    library: str
     node_nm: float
     predictive: bool
     critical_path_ns: float
     critical_module: str
-    modules: tuple[ModuleArea, ...]
-    macros: tuple[Memory, ...]
+    areas: AreaReport
+    cells: Mapping[str, int]
     files: Mapping[str, str]
 
-    @property
-    def cell_area_um2(self) -> float:
-        return sum(m.cell_area_um2 for m in self.modules)
 
-
-def silicon(synthesis: SynthesisResult, timing: TimingReport, target: Target) -> Silicon:
-    """Areas (estimated buffers included), macros and the critical path of a mapped chip."""
-    modules, files = [], {}
-    for name, module in synthesis.modules.items():
-        count = synthesis.instances[name]
-        buffers = timing.modules[name].buffer_area_um2
-        modules.append(
-            ModuleArea(
-                name,
-                group_of(name),
-                count * sum(module.cells.values()),
-                count * (module.area_um2 + buffers),
-            )
-        )
-        files[f"{name}.v"] = module.netlist.read_text(encoding="utf-8")
-    macros = []
-    for name in synthesis.black_boxes:
-        macro = memory_macro(name)
-        if macro is not None:
-            area = macro_area_um2(macro, target).value
-            macros.append(Memory(name, "memory", macro.size_bits, area))
-    slowest = timing.slowest
-    files["areas.json"] = _areas_json(synthesis, timing, tuple(macros), target)
+def silicon(
+    hardware: Hardware, synthesis: SynthesisResult, timing: TimingReport, target: Target
+) -> Silicon:
+    """Areas, cells of every module, the critical path and the netlists of a mapped chip."""
+    matrices = {m.module: m for m in hardware.matrices}
+    areas = area_report(
+        synthesis,
+        timing,
+        target,
+        layers={n: layer_of(matrices[n]) for n in synthesis.modules if n in matrices},
+        weights={name: m.operation.weight.size for name, m in matrices.items()},
+        memories={ram_name(m.words, m.bits): _kind_of(m.kind) for m in hardware.chip.memories},
+    )
+    files = {f"{n}.v": m.netlist.read_text(encoding="utf-8") for n, m in synthesis.modules.items()}
+    files["areas.json"] = json.dumps(areas.to_json(), indent=1, sort_keys=True) + "\n"
     return Silicon(
-        library=target.library.name,
         node_nm=target.value("node_nm"),
         predictive=target.predictive,
-        critical_path_ns=slowest.critical_ns,
-        critical_module=slowest.name,
-        modules=tuple(modules),
-        macros=tuple(macros),
+        critical_path_ns=timing.critical_ns,
+        critical_module=timing.slowest.name,
+        areas=areas,
+        cells={
+            name: synthesis.instances[name] * sum(m.cells.values())
+            for name, m in synthesis.modules.items()
+        },
         files=files,
     )
+
+
+def layer_of(matrix: Matrix) -> str:
+    """The name of a matrix's layer: where it comes from in the model."""
+    return matrix.operation.origin or matrix.module
+
+
+def _kind_of(memory: str) -> str:
+    return "data" if memory == "data" else "kv"
 
 
 def group_of(module: str) -> str:
     """The part of the chip that a module belongs to."""
     return next((group for prefix, group in _GROUPS if module.startswith(prefix)), _CONTROL)
-
-
-def _areas_json(
-    synthesis: SynthesisResult, timing: TimingReport, macros: tuple[Memory, ...], target: Target
-) -> str:
-    content = {
-        "library": target.library.name,
-        "modules": {
-            name: {
-                "instances": synthesis.instances[name],
-                "cells": dict(module.cells),
-                "cell_area_um2": round(module.area_um2, 3),
-                "estimated_buffer_area_um2": round(timing.modules[name].buffer_area_um2, 3),
-                "critical_path_ns": round(timing.modules[name].critical_ns, 4),
-            }
-            for name, module in synthesis.modules.items()
-        },
-        "macros": {m.name: {"bits": m.bits, "area_um2": m.area_um2} for m in macros},
-    }
-    return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
 # --- the estimator's facts ------------------------------------------------------------------------
@@ -192,21 +160,21 @@ def design_facts(
     weights = [m.operation.weight for m in hardware.matrices]
     context = reference.context(program)
     groups: dict[str, float] = {}
-    for module in silicon.modules:
-        groups[module.group] = groups.get(module.group, 0.0) + module.cell_area_um2
-    kinds = {ram_name(m.words, m.bits): m.kind for m in chip.memories}
+    for module in silicon.areas.modules:
+        group = group_of(module.name)
+        groups[group] = groups.get(group, 0.0) + module.total_um2
     return DesignFacts(
         name=title,
         item="token" if context else "inference",
         node_nm=silicon.node_nm,
-        library=silicon.library,
+        library=silicon.areas.library,
         predictive=silicon.predictive,
         weights_total=sum(w.size for w in weights),
         weights_nonzero=sum(int(np.count_nonzero(w)) for w in weights),
         groups=tuple(GroupArea(name, area) for name, area in sorted(groups.items())),
         memories=tuple(
-            Memory(m.name, "data" if kinds.get(m.name) == "data" else "kv", m.bits, m.area_um2)
-            for m in silicon.macros
+            Memory(m.name, m.kind, m.instances * m.words * m.bits, m.area_um2)
+            for m in silicon.areas.memories
         ),
         area_basis="synthesised",
         critical_path_ns=silicon.critical_path_ns,
@@ -291,6 +259,8 @@ def report(
     options: Options,
     graph: Graph,
     passes: PassLog,
+    prune_notes: PassLog,
+    quantise_notes: PassLog,
     calibration: Calibration,
     program: Program,
     quality: tuple[QualityLine, ...],
@@ -301,22 +271,26 @@ def report(
 ) -> dict[str, Any]:
     """The document of report.json."""
     modelled = "estimated buffers of nets with many sinks are included in the areas"
+    notes = (*passes, *prune_notes, *quantise_notes)
     inputs = ReportInputs(
         title=title,
         kind=_kind(graph),
         estimate=estimate,
         zeros=tuple(
             LayerZeros(
-                m.operation.origin or m.module,
+                layer_of(m),
                 m.operation.weight.size,
                 int((m.operation.weight == 0).sum()),
             )
             for m in hardware.matrices
         ),
-        passes=tuple(PassNote(p.name, p.changed, "; ".join(p.lines)) for p in passes),
+        passes=tuple(PassNote(p.name, p.changed, "; ".join(p.lines)) for p in notes),
         quality=quality,
         verification=checks,
-        modules=silicon.modules,
+        modules=tuple(
+            ModuleArea(m.name, group_of(m.name), silicon.cells[m.name], m.total_um2)
+            for m in silicon.areas.modules
+        ),
         ports=tuple(
             Port(p.name, p.direction, p.lane_bits, _layout(program, p)) for p in hardware.chip.ports
         ),

@@ -20,7 +20,7 @@ import yaml
 from hwcompile.compiler.errors import UsageError
 
 WEIGHTS = ("auto", "int8", "int6", "int4", "int3", "int2", "ternary")
-ACTIVATIONS = ("auto", "int8", "int10", "int12")
+ACTIVATIONS = ("auto", "int8", "int9", "int10", "int12", "int16")
 STYLES = ("auto", "bitplane", "folded")
 VERIFY_LEVELS = ("none", "fast", "full")
 
@@ -64,7 +64,14 @@ class Options:
         None, "clock period in ns (default: the target's)", metavar="NS"
     )
     weights: str = _option("auto", "weight format", choices=WEIGHTS)
-    activations: str = _option("auto", "activation format", choices=ACTIVATIONS)
+    activations: str = _option(
+        "auto",
+        "activation format (auto: the fewest bits that keep the answers)",
+        choices=ACTIVATIONS,
+    )
+    sparsity: str | None = _option(
+        None, "set the least weights to zero: a share, or 2:4", metavar="0.5|2:4"
+    )
     calibration: str | None = _option(
         None, "npz of model inputs to calibrate scales on", metavar="X.npz", file=True
     )

@@ -78,7 +78,7 @@ def main() -> None:
     folder = Path(__file__).parent
     path = folder / "tiny.onnx"
     train_language_model(model, CONTEXT, path, steps=2500)
-    caches = torch.randn(2, 1, HEADS, CONTEXT, SIZE).unbind()
+    keys, values = torch.randn(2, 1, HEADS, CONTEXT, SIZE).unbind()
     names = ("token", "position", "cache_k0", "cache_v0")
     token, position = torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, dtype=torch.long)
     example = (token, position, keys.clone(), values.clone())
