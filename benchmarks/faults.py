@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -141,7 +142,9 @@ def main() -> int:
     command += f" --level {options.level}"
     trials: list[Trial] = []
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    with Progress(console=Console(stderr=True)) as bar:
+    scratch = tempfile.TemporaryDirectory(prefix="hwcompile-faults-")
+    os.environ["XDG_CACHE_HOME"] = scratch.name  # builds of damaged chips are of no further use
+    with scratch, Progress(console=Console(stderr=True)) as bar:
         seeded = faults(options.bundle, options.kinds.split(","), options.count)
         for fault in bar.track(seeded, total=options.count, description="verifying"):
             trials.append(attempt(options.bundle, fault, options.level, not options.manifest))
