@@ -92,7 +92,11 @@ def _names(program: Program) -> str:
 
 
 def quantise_caches(program: Program, feeds: Feeds) -> Caches | None:
-    """The model's cache inputs ``[N, kv_heads, length, size]`` (all or none given) as integers."""
+    """The model's cache inputs ``[N, kv_heads, length, size]`` (all or none given) as integers.
+
+    Caches of a `step` file are as long as the context; ``position`` says how many rows they hold.
+    Raises UsageError for caches that are missing, differ in length or do not fit.
+    """
     named = [cache for cache in program.caches if cache.input_name in feeds]
     if not named:
         return None
@@ -102,8 +106,22 @@ def quantise_caches(program: Program, feeds: Feeds) -> Caches | None:
     lengths = sorted({int(np.shape(feeds[cache.input_name])[2]) for cache in named})
     if len(lengths) > 1:
         raise UsageError(f"caches hold {lengths} rows", "all caches must be of one length")
-    rows = {cache_key(program, c): _quantise_cache(program, c, feeds) for c in named}
-    return Caches(lengths[0], rows)
+    length = lengths[0]
+    if program.form == "step":
+        length = _position(program, feeds)
+    if not 0 <= length <= context(program):
+        raise UsageError(f"caches of {length} rows do not fit the context of {context(program)}")
+    rows = {cache_key(program, c): _quantise_cache(program, c, feeds)[:, :length] for c in named}
+    return Caches(length, rows)
+
+
+def _position(program: Program, feeds: Feeds) -> int:
+    known = {i.model_name for i in program.inputs} | {c.input_name for c in program.caches}
+    given = [np.asarray(x) for name, x in feeds.items() if name not in known]
+    positions = sorted({int(p) for x in given if x.dtype.kind in "iu" for p in x.ravel()})
+    if len(positions) != 1:
+        raise UsageError("caches are given without one position", "add the position input")
+    return positions[0]
 
 
 def cache_key(program: Program, cache: ir.CacheTensor) -> str:
@@ -147,13 +165,16 @@ def _output(program: Program, name: str) -> ir.Output:
 
 
 def dequantise_caches(program: Program, caches: Caches) -> dict[str, NDArray[np.float64]]:
-    """Caches as the model's cache outputs by name, ``[N, kv_heads, length, size]``."""
+    """Caches as the model's cache outputs by name, ``[N, kv_heads, length, size]``; those of a
+    `step` file are as long as the context, zeros after the last row."""
     attends = {op.output.key: op for op in program.operations if isinstance(op, ir.Attend)}
     result = {}
     for cache in program.caches:
         key = cache_key(program, cache)
         x = np.asarray(caches.rows[key] * program.values[key].scale, np.float64)
         heads = attends[cache.operation].kv_heads
+        if program.form == "step":
+            x = np.pad(x, ((0, 0), (0, context(program) - caches.length), (0, 0)))
         result[cache.output_name] = np.moveaxis(x.reshape(*x.shape[:2], heads, -1), 1, 2)
     return result
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from hwcompile.compiler.errors import UsageError
+from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.program import Program
 from hwcompile.sim import reference
 from tests import programs
@@ -106,3 +109,38 @@ def test_bad_inputs_are_named() -> None:
         stepper.step(0)
     with pytest.raises(UsageError, match="context"):
         stepper.step(0)
+
+
+def cached(form: str) -> Program:
+    program = DECODERS["llama"]
+    attend = next(op for op in program.operations if hasattr(op, "exp_table"))
+    caches = tuple(
+        ir.CacheTensor(attend.output.key, role, f"past.{role}", f"present.{role}")
+        for role in ("key", "value")
+    )
+    return replace(program, caches=caches, form=form)
+
+
+@pytest.mark.parametrize("form", ["kv", "step"])
+def test_caches_of_a_file_go_in_and_out(form: str) -> None:
+    program = cached(form)
+    inputs = ids(program)
+    whole = reference.run(program, inputs)["logits"]
+    _, after = reference.run_with_caches(program, {"v0": inputs["v0"][:, :5]})
+    out = reference.dequantise_caches(program, after)
+    assert out["present.key"].shape == (3, 1, 5 if form == "kv" else 8, 4)
+    feeds = {"past.key": out["present.key"], "past.value": out["present.value"]}
+    if form == "step":
+        with pytest.raises(UsageError, match="position"):
+            reference.quantise_caches(program, feeds)
+        feeds["position"] = np.array([5])
+    caches = reference.quantise_caches(program, feeds)
+    tail = reference.run(program, {"v0": inputs["v0"][:, 5:]}, caches)["logits"]
+    assert np.array_equal(tail, whole[:, 5:])
+
+
+def test_half_of_the_caches_is_an_error() -> None:
+    program = cached("kv")
+    assert reference.quantise_caches(program, {}) is None
+    with pytest.raises(UsageError, match=r"past\.value"):
+        reference.quantise_caches(program, {"past.key": np.zeros((1, 1, 2, 4))})
