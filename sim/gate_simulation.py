@@ -51,7 +51,7 @@ class GateSimulator:
     def __init__(self, netlist: Netlist, library: CellLibrary, vectors: int = 64) -> None:
         if vectors < 1:
             raise UsageError("gate simulation needs at least one vector")
-        self._netlist = netlist
+        self.netlist = netlist
         self.vectors = vectors
         self._values: Words = np.zeros((netlist.net_count, -(-vectors // 64)), np.uint64)
         self._values[HIGH] = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -67,12 +67,12 @@ class GateSimulator:
     def _check_clocks(self, flops: Sequence[Gate], library: CellLibrary) -> None:
         clocks = {gate.pins[library.cells[gate.cell].clock] for gate in flops}
         if len(clocks) > 1:
-            names = ", ".join(self._netlist.net_name(net) for net in sorted(clocks))
-            raise UsageError(f"gate simulation of {self._netlist.name}: several clocks: {names}")
+            names = ", ".join(self.netlist.net_name(net) for net in sorted(clocks))
+            raise UsageError(f"gate simulation of {self.netlist.name}: several clocks: {names}")
 
     def set(self, port: str, values: Sequence[int]) -> None:
         """Drive an input port: one value a vector, as unsigned bits (negative ones wrap)."""
-        nets = self._netlist.ports[port].nets
+        nets = self.netlist.ports[port].nets
         if len(values) != self.vectors:
             raise UsageError(f"port {port}: {len(values)} values for {self.vectors} vectors")
         size = -(-len(nets) // 8)
@@ -86,7 +86,7 @@ class GateSimulator:
     def get(self, port: str) -> list[int]:
         """Value of a port after all gates settled: one unsigned number a vector."""
         self._settle()
-        bits = self._read(self._netlist.ports[port].nets)
+        bits = self._read(self.netlist.ports[port].nets)
         rows = np.packbits(bits, axis=1, bitorder="little")
         return [int.from_bytes(row.tobytes(), "little") for row in rows]
 
