@@ -18,6 +18,7 @@ from hwcompile.compiler.ir.graph import FloatArray, Graph, IntArray
 from hwcompile.passes.result import PassResult
 
 _MOST = 127
+#: Largest error of a value, relative to the largest one: float32 arithmetic at run time.
 _ROUNDING = 2e-6
 _MIN_ELEMENTS = 64
 
@@ -63,6 +64,8 @@ def _step(values: FloatArray) -> float | None:
     if not np.isfinite(top):
         return None
     near = _ROUNDING * top
+    if (size[size > 0] <= 2 * near).any():
+        return None
     levels = _levels(size[:4096], near)
     if levels is None or (levels := _levels(size, near)) is None:
         return None

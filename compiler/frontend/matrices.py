@@ -86,7 +86,9 @@ class Matrices:
     def _sum(self, parts: list[Part], offset: FloatArray, gain: float) -> str:
         parts = [p for p in parts if (p.coefficient != 0).any()]
         if not parts:
-            return self.table(offset * gain)
+            # All rows alike are still all rows, unless one row may stand for them.
+            table = np.ascontiguousarray(offset * gain)
+            return self.emit(ir.Rows, table.shape[0], table.shape[1], (), table=table)
         if len(parts) == 1:
             return self._affine(parts[0], offset, gain)
         key = self._rotation(parts) if len(parts) == 2 else None
