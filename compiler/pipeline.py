@@ -21,7 +21,7 @@ from hwcompile.compiler.estimate.closure import synthesise_to_period
 from hwcompile.compiler.estimate.estimate import estimate
 from hwcompile.compiler.estimate.figures import load_tables
 from hwcompile.compiler.estimate.scenario import DEFAULT, load_scenario
-from hwcompile.compiler.estimate.targets import load_target
+from hwcompile.compiler.estimate.targets import Target, load_target
 from hwcompile.compiler.execute import read_npz
 from hwcompile.compiler.frontend.onnx_import import PassLog, PassRecord, import_model, load_model
 from hwcompile.compiler.hardware import Hardware, build_hardware
@@ -95,7 +95,7 @@ def _verify(options: Options, program: Program, hardware: Hardware) -> tuple[Any
 
 
 def _synthesise(options: Options, hardware: Hardware) -> tuple[Any, ...]:
-    target = load_target(options.target, Path(options.liberty) if options.liberty else None)
+    target = _target(options)
     with tempfile.TemporaryDirectory(prefix="hwcompile-") as folder:
         rtl = write_rtl(hardware, Path(folder))
         files = [rtl / name for name in hardware.file_names]
@@ -103,6 +103,10 @@ def _synthesise(options: Options, hardware: Hardware) -> tuple[Any, ...]:
             files, TOP_NAME, target, goal_ns=options.clock_period_ns, jobs=options.jobs
         )
         return (assessment.silicon(hardware, synthesis, timing, target),)
+
+
+def _target(options: Options) -> Target:
+    return load_target(options.target, Path(options.liberty) if options.liberty else None)
 
 
 def _estimate(
@@ -242,6 +246,8 @@ def compile_model(
     folder = Path(options.output) if options.output else Path(f"{path.stem}-hwcompile")
     if writes:
         bundle.check_destination(folder, options.force)
+    _target(options)
+    load_scenario(options.scenario or DEFAULT)
     if not path.is_file():
         raise UsageError(f"there is no file {label(str(path))}")
     content = _bytes(load_model(path, shapes(options)))
