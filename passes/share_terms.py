@@ -14,7 +14,6 @@ stay near. Columns without a common triple do NOT change. Ties go to the lowest 
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from itertools import combinations
 
 import numpy as np
 
-from hwcompile.compiler.ir.weight_logic import WORD_BITS, IntArray, Stage
+from hwcompile.compiler.ir.weight_logic import WORD_BITS, BoolArray, IntArray, Stage
 
 TILE = 64
 GUARD = 4
@@ -100,27 +99,17 @@ def share_terms(digits: IntArray, share: bool = True) -> SharedTerms:
     height = places + GUARD
     flat = np.zeros((inputs, outputs, height), np.int64)
     flat[:, :, :places] = digits.transpose(1, 2, 0)
+    flat = flat.reshape(inputs, outputs * height)
+    carries = _column_set(np.arange(outputs * height) % height < height - 1)
     adders: list[Triple] = []
-    uses: dict[int, tuple[int, int]] = {}
-    allowed = _column_set(np.tile(np.arange(height) < height - 1, outputs))
-    for tile in range(0, inputs, TILE):
-        members = range(tile, min(tile + TILE, inputs))
-        found = {i + 1: (_column_set(flat[i] > 0), _column_set(flat[i] < 0)) for i in members}
-        if share:
-            _share_tile(
-                flat[tile : tile + TILE].reshape(len(members), -1),
-                found,
-                allowed,
-                adders,
-                inputs,
-                tile,
-            )
-        uses |= found
     literals: list[list[list[int]]] = [[[] for _ in range(height)] for _ in range(outputs)]
-    for variable, signs in uses.items():
-        for sign, columns in zip((1, -1), signs, strict=True):
+    for first in range(0, inputs, TILE):
+        tile = _Tile(flat[first : first + TILE], first + 1, inputs + 1, carries)
+        if share:
+            tile.share(adders)
+        for literal, columns in tile.columns.items():
             for column in _members(columns):
-                literals[column // height][column % height].append(sign * variable)
+                literals[column // height][column % height].append(literal)
     return SharedTerms(
         inputs,
         np.array(adders, np.int64).reshape(-1, 3),
@@ -132,101 +121,115 @@ def share_terms(digits: IntArray, share: bool = True) -> SharedTerms:
 # Sets of columns are integers: bit ``o * height + k`` is column k of output o.
 
 
-def _column_set(member: np.ndarray) -> int:
-    packed = np.packbits(member.ravel(), bitorder="little")
-    return int.from_bytes(packed.tobytes(), "little")
+def _column_set(member: BoolArray) -> int:
+    return int.from_bytes(np.packbits(member, bitorder="little").tobytes(), "little")
 
 
 def _members(columns: int) -> list[int]:
     data = np.frombuffer(columns.to_bytes((columns.bit_length() + 7) // 8, "little"), np.uint8)
-    return [int(c) for c in np.flatnonzero(np.unpackbits(data, bitorder="little"))]
+    return np.flatnonzero(np.unpackbits(data, bitorder="little")).tolist()
 
 
-def _share_tile(
-    digits: IntArray,
-    uses: dict[int, tuple[int, int]],
-    allowed: int,
-    adders: list[Triple],
-    inputs: int,
-    offset: int,
-) -> None:
-    """Extract triples greedily. ``uses``: columns of each variable and of its complement."""
-    heap = [(-count, triple) for triple, count in _triples(digits, offset)]
-    heapq.heapify(heap)
-    held: dict[int, dict[int, int]] = defaultdict(dict)
-    for v, signs in uses.items():
-        _hold(held, v, *signs)
-    while heap:
-        count, triple = heapq.heappop(heap)
-        plain, complemented = _common(uses, triple, allowed)
-        actual = plain.bit_count() + complemented.bit_count()
-        if actual < 2:
-            continue
-        if actual < -count:
-            heapq.heappush(heap, (-actual, triple))
-            continue
+class _Tile:
+    """The columns of each literal of some inputs, and of the adders made from them.
+
+    ``digits [T, columns]``; input t is variable ``first + t``; adders start at ``first_made``.
+    ``carries``: columns that have a next one.
+    """
+
+    def __init__(self, digits: IntArray, first: int, first_made: int, carries: int) -> None:
+        self.signs = np.sign(digits).astype(np.float32)
+        self.first = first
+        self.first_made = first_made
+        self.carries = carries
+        self.columns: dict[int, int] = {}
+        self.held: dict[int, dict[int, int]] = defaultdict(dict)
+        """Column -> variable -> its sign there."""
+        for t, row in enumerate(digits):
+            self._enter(first + t, _column_set(row > 0), _column_set(row < 0))
+
+    def share(self, adders: list[Triple]) -> None:
+        """Make adders from the most common triple down; appends to ``adders``."""
+        waiting = self._triples()
+        for count in range(max(waiting, default=0), 1, -1):
+            for triple in waiting[count]:  # grows as triples of the same count are found
+                plain, complemented = self._common(triple)
+                actual = plain.bit_count() + complemented.bit_count()
+                if actual == count:
+                    self._extract(triple, plain, complemented, adders, waiting)
+                elif actual > 1:
+                    waiting[actual].append(triple)
+            del waiting[count]
+
+    def _enter(self, variable: int, plain: int, complemented: int) -> None:
+        for sign, columns in ((1, plain), (-1, complemented)):
+            self.columns[sign * variable] = columns
+            for c in _members(columns):
+                self.held[c][variable] = sign
+
+    def _common(self, triple: Triple) -> tuple[int, int]:
+        """Columns that hold the triple, and those that hold its complement."""
+        a, b, c = triple
+        columns = self.columns
+        plain = columns[a] & columns[b] & columns[c]
+        complemented = columns[-a] & columns[-b] & columns[-c]
+        return plain & self.carries, complemented & self.carries
+
+    def _extract(
+        self,
+        triple: Triple,
+        plain: int,
+        complemented: int,
+        adders: list[Triple],
+        waiting: dict[int, list[Triple]],
+    ) -> None:
+        """Make the adder of a triple, and queue the triples that its outputs are part of."""
+        gone = _members(plain | complemented)
         for v in triple:
-            p, n = uses[abs(v)]
-            gone = (plain, complemented) if v > 0 else (complemented, plain)
-            uses[abs(v)] = (p & ~gone[0], n & ~gone[1])
-            for c in _members(plain | complemented):
-                del held[c][abs(v)]
-        total = inputs + 1 + 2 * len(adders)
+            self.columns[v] &= ~plain
+            self.columns[-v] &= ~complemented
+            for c in gone:
+                del self.held[c][abs(v)]
         if complemented.bit_count() > plain.bit_count():
             plain, complemented = complemented, plain
             triple = (-triple[0], -triple[1], -triple[2])
+        made = self.first_made + 2 * len(adders)
         adders.append(triple)
-        uses[total] = (plain, complemented)
-        uses[total + 1] = (plain << 1, complemented << 1)
-        for made in (total, total + 1):
-            _hold(held, made, *uses[made])
-            triples = _triples_with(held, made, uses[made][0] | uses[made][1])
-            for other, number in triples.items():
+        for shift in (0, 1):
+            self._enter(made + shift, plain << shift, complemented << shift)
+            columns = (plain | complemented) << shift
+            for other, number in self._triples_with(made + shift, columns).items():
                 if number > 1:
-                    heapq.heappush(heap, (-number, other))
+                    waiting[number].append(other)
 
+    def _triples(self) -> dict[int, list[Triple]]:
+        """Triples of inputs with two columns or more, by their number of columns."""
+        found: dict[int, list[Triple]] = defaultdict(list)
+        for i, row in enumerate(self.signs):
+            # Signs relative to input i, in the columns that hold it.
+            relative = (self.signs * row)[i + 1 :, row != 0]
+            halves = np.concatenate([relative > 0, relative < 0]).astype(np.float32)
+            number = halves @ halves.T
+            later = np.arange(len(relative)) + self.first + i + 1
+            literal = np.concatenate([later, -later])
+            a, b = np.nonzero((number >= 2) & (np.abs(literal)[:, None] < np.abs(literal)))
+            counted = zip(
+                number[a, b].astype(int).tolist(),
+                literal[a].tolist(),
+                literal[b].tolist(),
+                strict=True,
+            )
+            for count, j, k in counted:
+                found[count].append((self.first + i, j, k))
+        return found
 
-def _hold(held: dict[int, dict[int, int]], v: int, plain: int, complemented: int) -> None:
-    """Enter variable v in its columns."""
-    for sign, columns in ((1, plain), (-1, complemented)):
+    def _triples_with(self, made: int, columns: int) -> Counter[Triple]:
+        """Triples of the variable ``made`` with two others, and in how many of ``columns``."""
+        found: Counter[Triple] = Counter()
         for c in _members(columns):
-            held[c][v] = sign
-
-
-def _common(uses: dict[int, tuple[int, int]], triple: Triple, allowed: int) -> tuple[int, int]:
-    """Columns that hold the triple, and those that hold its complement."""
-    plain = complemented = allowed
-    for v in triple:
-        p, n = uses[abs(v)]
-        plain &= p if v > 0 else n
-        complemented &= n if v > 0 else p
-    return plain, complemented
-
-
-def _triples(digits: IntArray, offset: int) -> Iterator[tuple[Triple, int]]:
-    """Triples of inputs with two columns or more, and how many. digits ``[T, columns]``."""
-    signs = np.sign(digits).astype(np.float32)
-    for i in range(len(signs)):
-        # Signs relative to input i, in the columns that hold it.
-        relative = (signs * signs[i])[i + 1 :, signs[i] != 0]
-        halves = np.concatenate([relative > 0, relative < 0]).astype(np.float32)
-        number = halves @ halves.T
-        rest = len(relative)
-        for a, b in np.argwhere(np.triu(number >= 2, 1)):
-            j, k = int(a) % rest, int(b) % rest
-            first = (j + i + 2 + offset) * (1 if a < rest else -1)
-            second = (k + i + 2 + offset) * (1 if b < rest else -1)
-            if j != k:
-                pair = (first, second) if j < k else (second, first)
-                yield (i + 1 + offset, *pair), int(number[a, b])
-
-
-def _triples_with(held: dict[int, dict[int, int]], made: int, columns: int) -> Counter[Triple]:
-    """Triples of the variable ``made`` with two others in one column, and how many columns."""
-    found: Counter[Triple] = Counter()
-    for c in _members(columns):
-        # ``made`` is the highest variable, so it stands last; the lowest is to be positive.
-        here = sorted(held[c].items())[:-1]
-        for (a, sign_a), (b, sign_b) in combinations(here, 2):
-            found[a, sign_a * sign_b * b, sign_a * held[c][made] * made] += 1
-    return found
+            # Every other variable is lower than ``made``; the lowest of a triple is positive.
+            here = sorted(self.held[c].items())
+            sign = here.pop()[1]
+            for (a, sign_a), (b, sign_b) in combinations(here, 2):
+                found[a, sign_a * sign_b * b, sign_a * sign * made] += 1
+        return found
