@@ -36,7 +36,9 @@ WEIGHT_BITS: Mapping[str, int] = {
 }  # fmt: skip
 _POWER_OF_TWO_FROM = 7  # fewer weight bits cannot spare what a power of two loses
 _GRID_MULTIPLIER_BITS = 8
-_GAIN_BITS = 8
+_GAIN_BITS = 8  # of a norm before matrices
+_FULL_GAIN_BITS = 12
+_MULTIPLIER_BITS = 10
 _EXP_BITS = 12
 _EXP_ENTRIES = 256
 _RECIPROCAL_GUARD = 10
@@ -184,8 +186,12 @@ def _lower(state: _State, op: graph.Operation) -> None:
 def _rescale(state: _State, made: _Made, target: Grid, base: _Base) -> _Made:
     if made.grid.bits == target.bits and np.array_equal(made.grid.scale, target.scale):
         return made
-    multiplier, shift = grids.multiplier_shift(_ratio(made.grid.scale, target), target.bits)
+    multiplier, shift = _multiplier_shift(_ratio(made.grid.scale, target), target)
     return state.emit(ir.Rescale, [made.value], base, target, multiplier, shift)
+
+
+def _multiplier_shift(ratio: float, target: Grid) -> tuple[int, int]:
+    return grids.multiplier_shift(ratio, min(target.bits, _MULTIPLIER_BITS))
 
 
 def _ratio(scale: float | FloatArray, target: Grid) -> float:
@@ -271,17 +277,18 @@ def _lower_unary(state: _State, op: graph.Unary, target: Grid) -> _Made:
 
 def _lower_add(state: _State, op: graph.Add, target: Grid) -> _Made:
     a, b = (_read(state, key, "wide") for key in op.inputs)
-    grid = replace(a.grid, bits=state.options.widths.wide)
-    return state.emit(ir.Add, [a.value, b.value], _base(op), grid, 1, 1, 0)
+    if state.needs.forms[op.output.key][0] == "wide":
+        return state.emit(ir.Add, [a.value, b.value], _base(op), target, 1, 1, 0)
+    multiplier, shift = _multiplier_shift(_ratio(a.grid.scale, target), target)
+    values = [a.value, b.value]
+    return state.emit(ir.Add, values, _base(op), target, multiplier, multiplier, shift)
 
 
 def _lower_multiply(state: _State, op: graph.Multiply, target: Grid) -> _Made:
     a, b = (_read(state, key, "narrow") for key in op.inputs)
     product = np.asarray(a.grid.scale) * np.asarray(b.grid.scale)
     if (op.output.key, state.needs.forms[op.output.key][0]) in state.needs.shared:
-        multiplier, shift = grids.multiplier_shift(
-            float(product) / float(target.scale), target.bits
-        )
+        multiplier, shift = _multiplier_shift(_ratio(product, target), target)
         grid = target
     elif product.ndim:
         columns = grids.symmetric_columns(state.samples[op.output.key], target.bits)
@@ -334,8 +341,9 @@ def _folded_gain(
 
 def _full_gain(op: graph.Normalise, target: Grid) -> tuple[IntArray, IntArray, int]:
     most = float(np.abs(op.gain).max()) / float(target.scale)
-    shift = max(NORMED_FRACTION + target.bits + 2 - floor(log2(max(most, 1e-9))), 0)
-    shift = min(shift, 30)
+    bits = min(target.bits + 2, _FULL_GAIN_BITS)
+    exponent = floor(log2(max(most, 1e-9)))
+    shift = min(max(NORMED_FRACTION + bits - 1 - exponent, 0), 30)
     unit = 2.0 ** (shift - NORMED_FRACTION) / float(target.scale)
     gain = np.rint(op.gain * unit).astype(np.int64)
     bias = np.rint((op.bias - target.offset) / float(target.scale) * 2.0**shift).astype(np.int64)
