@@ -348,17 +348,19 @@ class AttendUnit(Unit):
         lasts = [len(t.op.exp_table) - 1 for t in self._tasks]
         last = self.pick(m, lasts, "last_index")
         over = any(r > k for r, k in zip(reached, lasts, strict=True))
-        bounded = Mux(exact > last, last, exact) if over else exact
-        return pipe.step(bounded, shape_of(0, max(lasts)), "index")
+        index = Signal(shape_of(0, max(lasts)), name="bounded_index")
+        m.d.comb += index.eq(Mux(exact > last, last, exact) if over else exact)
+        return index
 
     def _weights(
-        self, m: Module, pipe: Pipeline, index: Signal, clear: Signal, base: Signal
+        self, m: Module, pipe: Pipeline, index: Value, clear: Signal, base: Signal
     ) -> Value:
         """``exp_table[index]``; and address the value word that is to meet it."""
         stride = self._pick(m, "value_stride", lambda t: t.op.kv_heads)
         m.d.comb += self.value_addr.eq(
             pointer(m, clear, base, pipe["valid"], "value_source", stride)
         )
+        index = pipe.step(index, index.shape(), "index")
         tables, places = distinct([t.op.exp_table for t in self._tasks])
         words = [rom(m, index, table, f"exp_{i}") for i, table in enumerate(tables)]
         pipe.wait("weight")
@@ -377,19 +379,22 @@ class AttendUnit(Unit):
             m.d.sync += total.eq(0)
         with m.Elif(pipe["valid"] & pipe["visible"]):
             m.d.sync += total.eq(total + weight)
-        weight = pipe.step(weight, weight.shape(), "held_weight")
         shape = element_shape(t.v for t in self._tasks)
+        low, high = intervals.hull(intervals.of(t.v) for t in self._tasks)
+        product = intervals.times((low, high), (0, (1 << len(weight)) - 1))
         reach = intervals.hull(t.accumulator for t in self._tasks)
+        pipe.wait("weighted")
         sums = [Signal(shape_of(*reach), name=f"sum_{i}") for i in range(self.value_lanes)]
         for i, part in enumerate(sums):
             value = Signal(shape, name=f"value_{i}", reset_less=True)
             used = self.pick(m, [int(i < t.value_size) for t in self._tasks], f"uses_{i}")
             word = self.value_data[i * self.value_bits : (i + 1) * self.value_bits]
-            m.d.sync += value.eq(Mux(used, word, 0))
+            weighted = Signal(shape_of(*product), name=f"weighted_{i}", reset_less=True)
+            m.d.sync += [value.eq(Mux(used, word, 0)), weighted.eq(value * weight)]
             with m.If(shift):
                 m.d.sync += part.eq(sums[i + 1] if i + 1 < len(sums) else 0)
             with m.Elif(pipe["valid"] & pipe["visible"]):
-                m.d.sync += part.eq(part + value * weight)
+                m.d.sync += part.eq(part + weighted)
         return total, sums
 
     def _output(

@@ -1,8 +1,8 @@
-"""Sequential division: one quotient bit a cycle."""
+"""Sequential division: two quotient bits a cycle."""
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -35,24 +35,47 @@ class Divide(wiring.Component):
     @staticmethod
     def latency(final: int) -> int:
         """Cycles from ``start`` to ``done``, ``start`` not counted."""
-        return final + 2
+        return final // 2 + 2
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         active = Signal()
-        left = Signal(self.bits + 1, reset_less=True)
-        step = Signal(self.final.shape())
-        difference = Signal(self.bits + 2)
-        fits = Signal()
-        m.d.comb += [difference.eq(left - self.divisor), fits.eq(~difference[-1])]
-        m.d.sync += self.done.eq(active & (step == self.final))
+        step = Signal(range(max((self.steps + 1) // 2, 2)))
+        last = Signal()
+        # left < 4 * divisor before each step: the digit is how many of the multiples fit.
+        left = Signal(self.bits + 2, reset_less=True)
+        triple = Signal(self.bits + 2, reset_less=True)
+        multiples = (self.divisor, self.divisor << 1, triple)
+        rests = [Signal(self.bits + 3, name=f"rest_{i + 1}") for i in range(3)]
+        m.d.comb += [rest.eq(left - n) for rest, n in zip(rests, multiples, strict=True)]
+        fits = [~rest[-1] for rest in rests]
+        digit = Cat(Mux(fits[1], fits[2], fits[0]), fits[1])
+        rest = Signal(self.bits)
+        m.d.comb += [
+            last.eq(step == self.final[1:]),
+            rest.eq(
+                Mux(
+                    fits[1],
+                    Mux(fits[2], rests[2], rests[1]),
+                    Mux(fits[0], rests[0], left),
+                )
+            ),
+        ]
+        m.d.sync += self.done.eq(active & last)
         with m.If(self.start):
-            m.d.sync += [active.eq(1), step.eq(0), left.eq(self.remainder), self.quotient.eq(0)]
+            m.d.sync += [
+                active.eq(1),
+                step.eq(0),
+                # An odd number of bits begins with a digit of one bit.
+                left.eq(Mux(self.final[0], self.remainder << 1, self.remainder)),
+                triple.eq(self.divisor + (self.divisor << 1)),
+                self.quotient.eq(0),
+            ]
         with m.Elif(active):
             m.d.sync += [
-                left.eq(Cat(0, Mux(fits, difference[: self.bits], left[: self.bits]))),
-                self.quotient.eq(Cat(fits, self.quotient)),
+                left.eq(Cat(Const(0, 2), rest)),
+                self.quotient.eq(Cat(digit, self.quotient)),
                 step.eq(step + 1),
-                active.eq(step != self.final),
+                active.eq(~last),
             ]
         return m
