@@ -3,46 +3,20 @@
     python -m benchmarks.cells --extract LIB --out TABLE.yaml [--source ...] [--licence ...]
     python -m benchmarks.cells --compare LIB --table nangate45
 
-``--extract`` writes the table of a liberty file: of each function the two smallest cells (all
-buffers and inverters), without delay, isolation and level-shift cells. ``--compare`` ends in 1
-when an area differs.
+``--extract`` writes the table of a liberty file, with the cells that ``read_library`` chooses.
+``--compare`` ends in 1 when a cell differs.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hwcompile.compiler.estimate.cells import (
-    Cell,
-    CellLibrary,
-    library_to_text,
-    load_library,
-    parse_function,
-    truth_table,
-)
+from hwcompile.compiler.estimate.cells import CellLibrary, library_to_text, load_library
 from hwcompile.compiler.estimate.liberty import read_liberty_text, read_library
-
-_UNWANTED = re.compile(r"lpflow|probe|dly|clkinvlp|macro|bufbuf|bufinv|dlclk", re.IGNORECASE)
-
-
-def small_table(library: CellLibrary) -> CellLibrary:
-    """The cells a mapper wants: of each function the two smallest, every inverter and buffer."""
-    kept: dict[str, Cell] = {}
-    seen: dict[tuple[object, ...], int] = {}
-    for cell in sorted(library.cells.values(), key=lambda cell: (cell.area_um2, cell.name)):
-        pins = tuple(cell.inputs)
-        tables = tuple(truth_table(parse_function(out.function), pins) for out in cell.outputs)
-        key = (len(pins), cell.is_flip_flop, tables)
-        seen[key] = seen.get(key, 0) + 1
-        if _UNWANTED.search(cell.name) or (seen[key] > 2 and len(pins) != 1):
-            continue
-        kept[cell.name] = cell
-    return dataclasses.replace(library, cells=dict(sorted(kept.items())))
 
 
 def differences(table: CellLibrary, real: CellLibrary) -> list[str]:
@@ -74,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.extract is not None:
         text = read_liberty_text(options.extract)
         library = read_library(text, options.source, options.licence, options.version)
-        table = small_table(dataclasses.replace(library, name=options.name or library.name))
+        table = dataclasses.replace(library, name=options.name or library.name)
         comment = "Written by benchmarks/cells.py --extract; not to be edited."
         out = library_to_text(table, comment)
         if options.out is None:

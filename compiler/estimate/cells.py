@@ -341,6 +341,13 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _cell(name: str, entry: Mapping[str, Any]) -> Cell:
+    # Names and functions go into scripts and netlists.
+    for word in (name, *entry["inputs"], *entry["outputs"]):
+        if not _NAME.fullmatch(str(word)):
+            raise ValueError(f"{word!r} is no identifier")
+    for out in entry["outputs"].values():
+        if set(function_pins(parse_function(str(out["function"])))) - set(entry["inputs"]):
+            raise ValueError(f"the function of {name} reads pins it does not have")
     outputs = tuple(
         Output(
             pin,

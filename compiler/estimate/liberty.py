@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -28,6 +28,9 @@ _MAX_BYTES = 1 << 29
 _MAX_DEPTH = 32
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|([{}():;,])|([^\s{}():;,"\\]+)|(\\?\s+)', re.DOTALL)
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Delay, isolation, level-shift and probe cells: gates by their function, meant for other things.
+_UNWANTED = re.compile(r"lpflow|probe|dly|clkinvlp|macro|bufbuf|bufinv|dlclk", re.IGNORECASE)
 _SKIPPED = frozenset(
     {"internal_power", "leakage_power", "wire_load", "test_cell", "pg_pin", "operating_conditions"}
 )
@@ -189,8 +192,9 @@ def read_liberty_text(path: Path) -> str:
 
 
 def read_library(text: str, source: str = "", licence: str = "", version: str = "") -> CellLibrary:
-    """Cell facts of a liberty text: every plain combinational cell of at most six inputs, every
-    plain rising-edge D flip-flop, every tie cell; cells marked ``dont_use`` are left out.
+    """The cells of a liberty text that a mapper needs: plain combinational ones of at most six
+    inputs, plain rising-edge D flip-flops, tie cells. Of each function the two smallest, of
+    inverters and buffers all. Cells marked ``dont_use`` are left out.
 
     Delay model: delays at the library's typical slew (the output transition of its smallest
     inverter driving four of itself), the worst over conditions; rise and fall count as their mean
@@ -218,8 +222,23 @@ def read_library(text: str, source: str = "", licence: str = "", version: str = 
         corner=root.attributes.get("default_operating_conditions", ""),
         voltage_v=root.number("nom_voltage"),
         typical_slew_ns=round(conditions.slew, 5),
-        cells={name: cell.fitted(conditions) for name, cell in raw.items()},
+        cells={cell.name: cell.fitted(conditions) for cell in _chosen(raw.values())},
     )
+
+
+def _chosen(cells: Iterable[_RawCell]) -> list[_RawCell]:
+    """Cells worth mapping to, by name."""
+    chosen = []
+    seen: dict[tuple[object, ...], int] = {}
+    wanted = (cell for cell in cells if not _UNWANTED.search(cell.name))
+    for cell in sorted(wanted, key=lambda cell: (cell.area_um2, cell.name)):
+        pins = tuple(cell.inputs)
+        tables = tuple(truth_table(parse_function(text), pins) for _, text, _ in cell.outputs)
+        key = (len(pins), bool(cell.clock), tables)
+        seen[key] = seen.get(key, 0) + 1
+        if seen[key] <= 2 or len(pins) == 1:
+            chosen.append(cell)
+    return sorted(chosen, key=lambda cell: cell.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,10 +406,11 @@ def _conditions(inverter: _RawCell) -> _Conditions:
 
 def _raw_cell(group: Group, units: Units) -> _RawCell | None:
     """The cell, or nothing when the table has no use for it."""
+    name = group.args[0]
     if any(True for kind in ("latch", "statetable") for _ in group.of(kind)):
         return None
     flops = list(group.of("ff"))
-    pins = list(group.of("pin"))
+    pins = [pin for pin in group.of("pin") if pin.args]
     outputs = [pin for pin in pins if pin.attributes.get("direction") == "output"]
     inputs = {
         pin.args[0]: pin.number("capacitance") * units.load_ff
@@ -399,6 +419,9 @@ def _raw_cell(group: Group, units: Units) -> _RawCell | None:
     }
     if not outputs or len(inputs) > 6 or len(outputs) + len(inputs) != len(pins):
         return None
+    # Names go into scripts and netlists: identifiers only.
+    if not all(map(_IDENTIFIER.fullmatch, (name, *(pin.args[0] for pin in pins)))):
+        return None
     # Libraries mark tie cells dont_use to keep mappers from choosing them as gates.
     if inputs and group.attributes.get("dont_use", "false").lower() == "true":
         return None
@@ -406,7 +429,6 @@ def _raw_cell(group: Group, units: Units) -> _RawCell | None:
         return None
     area = group.number("area")
     leakage = group.number("cell_leakage_power") * units.leakage_nw
-    name = group.args[0]
     if flops:
         return _raw_flop(name, area, leakage, inputs, flops, outputs, pins, units)
     if any("clock_gating_integrated_cell" in item.attributes for item in (group, *pins)):

@@ -32,7 +32,7 @@ from typing import Any
 from hwcompile.compiler.cache import cache_folder
 from hwcompile.compiler.errors import ToolError, UsageError
 from hwcompile.compiler.estimate.cells import Cell, CellLibrary
-from hwcompile.compiler.estimate.liberty import read_liberty_text, write_liberty
+from hwcompile.compiler.estimate.liberty import write_liberty
 from hwcompile.compiler.estimate.memory_macro import memory_macro
 from hwcompile.compiler.estimate.targets import Target
 from hwcompile.compiler.tools import pyosys_version, run_tool
@@ -436,9 +436,7 @@ def synthesise(
     modules = _sources(verilog_files)
     order = _reachable(top, modules, frozenset(black_boxes))
     library = target.library
-    liberty = (
-        write_liberty(library) if target.liberty is None else read_liberty_text(target.liberty)
-    )
+    liberty = write_liberty(library)
     root = cache if cache is not None else cache_folder() / "synthesis"
     limits = _Limits(timeout_s, memory_mb, threading.Event())
     quick = frozenset(fast)

@@ -31,14 +31,13 @@ _FIELDS = ("name", "description", "predictive", "cells", "figures")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A process to map to. ``liberty`` is the user's file when its cells came from one."""
+    """A process to map to."""
 
     name: str
     description: str
     predictive: bool
     library: CellLibrary
     figures: Mapping[str, Figure] = field(repr=False)
-    liberty: Path | None = None
 
     def value(self, key: str) -> float:
         """Best value of a figure; see ``FIGURES`` for names and units."""
@@ -98,7 +97,6 @@ def _target(text: str, origin: str, folder: Path | None, liberty: Path | None) -
         content["predictive"] is True,
         library,
         figures,
-        liberty,
     )
 
 

@@ -142,6 +142,26 @@ def test_facts_of_a_liberty() -> None:
     assert flop.outputs[0].intrinsic_ns.keys() == {"CK"}
 
 
+def test_names_that_are_no_identifiers_are_left_out() -> None:
+    text = LIBERTY.replace('cell ("OAI")', 'cell ("OAI; exec rm")')
+    assert "OAI" not in "".join(read_library(text).cells)
+
+
+def test_of_each_function_the_two_smallest() -> None:
+    more = "".join(_gate(f"NAND_{i}", 2.25 + i, "!(A B)", "AB") for i in (1, 2, 3))
+    more += _gate("NAND_probe", 0.1, "!(A B)", "AB") + _gate("INV_9", 9, "!A", "A")
+    library = read_library(LIBERTY.rstrip()[:-1] + more + "}")
+    assert [name for name in library.cells if name.startswith("NAND")] == ["NAND", "NAND_1"]
+    assert "INV_9" in library.cells
+
+
+@pytest.mark.parametrize("bad", ["A; exec", "A & Z", "A &"])
+def test_a_table_with_strange_words_is_refused(bad: str) -> None:
+    text = library_to_text(read_library(LIBERTY))
+    with pytest.raises(UsageError):
+        library_from_text(text.replace("function: '!A'", f"function: '{bad}'"))
+
+
 def test_roles_are_found_by_function() -> None:
     library = read_library(LIBERTY)
     assert library.inverter.name == "INV"
