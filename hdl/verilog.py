@@ -41,6 +41,9 @@ _CONVERSION = (
     "write_verilog -noattr core.v",
 )
 _RAM = re.compile(r"\bcell \\(hw_ram_(\d+)x(\d+)) ")
+_DUMMY = re.compile(r"\\\$auto\$verilog_backend\.cc:\d+:dump_module\$(\d+) ")
+_KEYWORD = re.compile(r"\\([a-z]+) ")  # a name that Yosys escaped, as it is a word of Verilog
+_DOLLAR = re.compile(r"\\([\w$]*\$[\w$]*)")
 _MODULE = re.compile(r"^module (\S+?)\s*\(.*?^endmodule\n", re.M | re.S)
 
 
@@ -100,19 +103,23 @@ def core_modules(netlist: str) -> dict[str, str]:
         path = Path(folder)
         (path / "core.il").write_text(flat_names(netlist))
         run_yosys(_CONVERSION, path)
-        text = (path / "core.v").read_text()
+        text = _DUMMY.sub(r"always_once_\1", (path / "core.v").read_text())
+        text = _KEYWORD.sub(r"\1_ ", text)
     return {match[1]: match[0] for match in _MODULE.finditer(text)}
 
 
 def flat_names(netlist: str) -> str:
-    """RTLIL with legal module names: ``hw_core.linear.x`` becomes ``hw_core_linear_x``."""
+    """RTLIL with names that Verilog need not escape: module ``hw_core.linear.x`` becomes
+    ``hw_core_linear_x``, signal ``a$1`` becomes ``a__1``.
+    """
 
     def flat(match: re.Match[str]) -> str:
         return match[1] + re.sub(r"\W", "_", match[2])
 
-    return re.sub(
+    text = re.sub(
         rf"^((?:module|\s+cell) \\)({CORE_NAME}(?:\.[\w.$]+)?)(?=\s)", flat, netlist, flags=re.M
     )
+    return _DOLLAR.sub(lambda match: "\\" + match[1].replace("$", "__"), text)
 
 
 WAIVER_TEXT = """\

@@ -139,6 +139,8 @@ def run(engine: str, build_dir: Path, vectors: Path, results: Path | None, work:
     environment = {"CHIP_VECTORS": str(vectors)}
     if results is not None:
         environment["CHIP_RESULTS"] = str(results)
+    # Under pytest the runner would end this process instead of returning.
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
     report = get_runner(engine).test(
         test_module=BENCH,
         hdl_toplevel=TOP,
