@@ -1,8 +1,9 @@
-"""Runs a command and measures it: wall time, peak memory of it and all its children together."""
+"""Runs a command and measures it with all its children: wall and CPU time, peak memory."""
 
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -18,12 +19,15 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a command did. ``peak_bytes``: resident memory of the whole process tree, sampled."""
+    """What a command did. ``cpu_seconds`` and ``peak_bytes`` (resident memory, sampled) are of the
+    whole process tree.
+    """
 
     code: int
     stdout: str
     stderr: str
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
 
     @property
@@ -45,7 +49,7 @@ def hwcompile(*arguments: object, cache: Path | None = None, timeout_s: float = 
 def run(command: Sequence[str], environment: Mapping[str, str], timeout_s: float) -> Run:
     """Run a command to its end; after ``timeout_s`` it is killed and its code is 124."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        began = time.monotonic()
+        began, used = time.monotonic(), _children_seconds()
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
         peak = [0]
         done = threading.Event()
@@ -60,12 +64,18 @@ def run(command: Sequence[str], environment: Mapping[str, str], timeout_s: float
         finally:
             done.set()
             watch.join()
-        seconds = time.monotonic() - began
+        seconds, cpu_seconds = time.monotonic() - began, _children_seconds() - used
         texts = []
         for stream in (out, err):
             stream.seek(0)
             texts.append(stream.read().decode(errors="replace"))
-    return Run(code, texts[0], texts[1], seconds, peak[0])
+    return Run(code, texts[0], texts[1], seconds, cpu_seconds, peak[0])
+
+
+def _children_seconds() -> float:
+    """CPU time of all children so far, theirs included."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _watch(root: int, peak: list[int], done: threading.Event) -> None:

@@ -127,7 +127,11 @@ def identity(path: Path) -> dict[str, str]:
 
 def _compile(path: Path, work: Path) -> dict[str, Any]:
     done = hwcompile(path, "-o", work / "design", "--no-progress", cache=work / "cache")
-    cost = {"compile_s": round(done.seconds, 1), "peak_mib": round(done.peak_bytes / 2**20)}
+    cost = {
+        "compile_s": round(done.seconds, 1),
+        "compile_cpu_s": round(done.cpu_seconds, 1),
+        "peak_mib": round(done.peak_bytes / 2**20),
+    }
     if done.code:
         raise FellShort(f"compile: exit {done.code}: {done.complaint}", cost)
     report = json.loads((work / "design" / "report.json").read_text(encoding="utf-8"))
