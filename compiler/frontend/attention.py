@@ -88,13 +88,12 @@ def _mask(scores: Scores, mask: Form, flag_bases: frozenset[str]) -> Scores:
     if scores.flags not in ("", term.base):
         raise Unsupported("two different padding masks on one attention", "use one")
     set_, clear = _is_seen(full.offset + term.coefficient), _is_seen(full.offset)
-    flagged = term.coefficient != 0
-    keys = np.broadcast_to(np.arange(scores.shape[-1]), flagged.shape)
-    if (clear & ~set_).any() or (flagged & (set_ != clear) & (term.index != keys)).any():
+    depends = set_ != clear
+    if not depends.any():
+        return _see(scores, set_)
+    keys = np.broadcast_to(np.arange(scores.shape[-1]), depends.shape)
+    if clear.any() or (depends & (term.index != keys)).any():
         raise Unsupported("a mask that is no padding mask of its keys", "use key padding masks")
-    depends = set_ & ~clear
-    if (depends != depends[..., :1, :1] * np.ones_like(depends) & set_).any():
-        raise Unsupported("a padding mask for some queries only", "use key padding masks")
     return replace(_see(scores, set_), flags=term.base)
 
 

@@ -36,6 +36,9 @@ _TRIAL_SIZES = (5, 7, 11, 13, 17, 19, 23)
 
 Dims = tuple[int | str, ...]
 
+#: Marks constants that stand for data while a model is evaluated.
+_DATA = "data"
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
@@ -289,6 +292,8 @@ def _open_sizes(
 
 def trace(model: onnx.ModelProto, plan: Plan) -> TensorGraph:
     """The TensorGraph of a model under a plan. Raises ModelError with every bad node at once."""
+    if plan.batch > 1:
+        _check_samples(model, plan)
     builder = Builder(plan.steps)
     keys = _run(model, plan, builder)
     outputs, pairs = [], []
@@ -313,12 +318,19 @@ def trace(model: onnx.ModelProto, plan: Plan) -> TensorGraph:
     )
 
 
-def _run(model: onnx.ModelProto, plan: Plan, b: Builder) -> dict[str, str]:
+def _run(
+    model: onnx.ModelProto, plan: Plan, b: Builder, feeds: Mapping[str, Array] | None = None
+) -> dict[str, str]:
+    """Every tensor of the model as a key; ``feeds`` puts numbers in place of the inputs."""
     keys: dict[str, str] = {"": ""}
     for tensor in model.graph.initializer:
         keys[tensor.name] = b.constant(_array(tensor))
     for given in model_inputs(model):
-        keys[given.name] = _enter(b, given, plan)
+        keys[given.name] = (
+            _enter(b, given, plan)
+            if feeds is None
+            else b.constant(feeds[given.name], open_names=(_DATA,))
+        )
     problems: list[str] = []
     broken: set[str] = set()
     for node in model.graph.node:
@@ -378,6 +390,33 @@ def _enter(b: Builder, given: ModelInput, plan: Plan) -> str:
     return b.input(TensorInput("", shape, timed, given.dtype, given.name, shape))
 
 
+def _check_samples(model: onnx.ModelProto, plan: Plan) -> None:
+    """A fixed batch is one sample many times only if samples are independent: tried on numbers."""
+    generator = np.random.default_rng(0)
+    feeds: dict[str, Array] = {}
+    for given in model_inputs(model):
+        shape = (plan.batch, *plan.shapes[given.name][1:])
+        random = generator.standard_normal(shape)
+        feeds[given.name] = (random > 0 if given.dtype.kind != "f" else random).astype(given.dtype)
+    whole = _values(model, replace(plan, batch=1), feeds)
+    for sample in (0, plan.batch - 1):
+        alone = _values(model, plan, {n: a[sample : sample + 1] for n, a in feeds.items()})
+        for one, many in zip(alone, whole, strict=True):
+            same = len(many) == plan.batch and one.shape[1:] == many.shape[1:]
+            if not same or not np.allclose(one[0], many[sample], rtol=1e-3, atol=1e-3):
+                raise ModelError(
+                    f"the {plan.batch} samples of the fixed batch are not independent",
+                    "export the model with batch 1",
+                )
+
+
+def _values(model: onnx.ModelProto, plan: Plan, feeds: Mapping[str, Array]) -> list[Array]:
+    """The outputs for concrete inputs: with nothing but constants, folding evaluates."""
+    builder = Builder()
+    keys = _run(model, plan, builder, feeds)
+    return [builder.value(keys[v.name], "output") for v in model.graph.output]
+
+
 def _call(
     node: onnx.NodeProto, keys: Mapping[str, str], model: onnx.ModelProto, b: Builder, plan: Plan
 ) -> Call:
@@ -402,7 +441,7 @@ def _attribute(attribute: onnx.AttributeProto) -> Any:
 def _call_without_batch(call: Call, b: Builder, batch: int) -> Call:
     """The call with what spells out the batch size (target shapes, constants) made batch 1."""
     inputs = list(call.inputs)
-    flows = any(k and not b.is_constant(k) for k in inputs)
+    flows = any(k and _is_data(b, k) for k in inputs)
     if call.op in ("Reshape", "Expand") and flows and b.is_constant(inputs[1]):
         shape = b.value(inputs[1], "shape").copy()
         if call.op == "Expand" and len(shape) and shape[0] == batch:
@@ -417,8 +456,12 @@ def _call_without_batch(call: Call, b: Builder, batch: int) -> Call:
     return Call(call.op, tuple(inputs), call.attributes, call.outputs, call.version)
 
 
+def _is_data(b: Builder, key: str) -> bool:
+    return not b.is_constant(key) or _DATA in b.open_names.get(key, ())
+
+
 def _one_sample(b: Builder, key: str, batch: int) -> str:
-    if b.is_constant(key):
+    if not _is_data(b, key):
         array = b.constants[key].array
         if array.ndim > 1 and len(array) == batch and (array == array[:1]).all():
             return b.constant(array[:1])

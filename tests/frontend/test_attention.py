@@ -291,3 +291,25 @@ def test_a_bias_on_scores_is_refused(net: Any, importer: Any) -> None:
     x = attention(n, tokens(n), lambda n, s: n.op("Add", s, n.const(bias)))
     with pytest.raises(ModelError, match="bias"):
         importer(finish(n, x))
+
+
+def test_a_mask_without_effect_is_no_mask(net: Any, agree: Any) -> None:
+    n = net()
+    n.input("attention_mask", [1, T], "i")
+    x = tokens(n)
+    off = n.op("Sub", n.const(1.0), n.op("Cast", "attention_mask", to=1))
+    off = n.op("Unsqueeze", n.op("Mul", off, n.const(0.0)), n.ints(1, 2))
+    graph = agree(
+        finish(n, attention(n, x, lambda n, s: n.op("Add", s, off))),
+        {"ids": IDS, "attention_mask": np.array([[1, 1, 1, 0, 0, 0]])},
+    )
+    assert len(attends(graph)[0].inputs) == 3
+
+
+def test_a_mask_of_queries_is_refused(net: Any, importer: Any) -> None:
+    n = net()
+    n.input("attention_mask", [1, T], "i")
+    x = tokens(n)
+    seen = n.op("Unsqueeze", n.op("Cast", "attention_mask", to=9), n.ints(1, 3))
+    with pytest.raises(ModelError, match="padding mask"):
+        importer(finish(n, attention(n, x, lambda n, s: n.op("Where", seen, s, n.const(-1e9)))))

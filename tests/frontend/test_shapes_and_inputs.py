@@ -177,3 +177,12 @@ def test_inputs_are_described(net: Any, tmp_path: Any) -> None:
 
     onnx.save(_open(net, True).model(), tmp_path / "m.onnx")
     assert describe_inputs(tmp_path / "m.onnx") == (("ids", ("batch", "rows"), "int64"),)
+
+
+def test_a_batch_that_mixes_samples_is_refused(net: Any, importer: Any) -> None:
+    n = net()
+    n.input("x", [2, 2, 8])
+    y = n.op("Transpose", n.op("MatMul", "x", n.weight(8, 4)), perm=[1, 0, 2])
+    n.output(y, "y", [2, 2, 4])
+    with pytest.raises(ModelError, match="not independent"):
+        importer(n)
