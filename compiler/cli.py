@@ -13,6 +13,7 @@ from pathlib import Path
 from hwcompile import __version__
 from hwcompile.compiler.commands import (
     compile_model,
+    estimate,
     evaluate,
     generate,
     inspect_model,
@@ -24,7 +25,10 @@ from hwcompile.compiler.commands import (
 from hwcompile.compiler.console import Output
 from hwcompile.compiler.errors import ExitCode, HwcompileError
 
-_COMMANDS = (compile_model, run, generate, verify, evaluate, report, inspect_model, lists)
+_COMMANDS = (
+    *(compile_model, run, generate, verify, evaluate, estimate),
+    *(report, inspect_model, lists),
+)
 _EPILOG = """examples:
   hwcompile model.onnx                      compile, verify, estimate, report
   hwcompile run model-hwcompile --inputs x.npz --engine rtl -o y.npz

@@ -254,7 +254,7 @@ def compile_model(
     title = label(path.stem)
     origin = _origin(content, title, options)
     if writes and not options.force and bundle.up_to_date(folder, origin):
-        return Outcome(folder, _read_report(folder), up_to_date=True)
+        return Outcome(folder, read_report(folder), up_to_date=True)
     given = {
         "content": (content, origin.input["sha256"]),
         "title": (title, title),
@@ -327,8 +327,17 @@ def bundle_content(made: Mapping[str, Any], options: Options) -> dict[str, bytes
     return files
 
 
-def _read_report(folder: Path) -> Mapping[str, Any]:
-    return parse_report((folder / "report.json").read_text(encoding="utf-8"))
+def read_report(folder: Path) -> dict[str, Any]:
+    """The document of a bundle's report.json.
+
+    Raises:
+        UsageError: there is none.
+        OutputError: it has another schema.
+    """
+    try:
+        return parse_report((folder / "report.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{folder} holds no report.json", "make one: hwcompile MODEL") from error
 
 
 def _dump(folder: Path, made: Mapping[str, Any]) -> None:

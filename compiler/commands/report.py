@@ -8,9 +8,10 @@ from pathlib import Path
 
 from hwcompile.compiler.commands import common
 from hwcompile.compiler.console import Output
-from hwcompile.compiler.emit.report import parse_report, render_html
-from hwcompile.compiler.errors import MismatchError, OutputError
-from hwcompile.compiler.execute import open_design
+from hwcompile.compiler.emit.report import quantities, render_html
+from hwcompile.compiler.errors import OutputError
+from hwcompile.compiler.estimate.explain import explain
+from hwcompile.compiler.pipeline import read_report
 
 
 def add(commands: common.Commands) -> None:
@@ -23,6 +24,7 @@ def add(commands: common.Commands) -> None:
     )
     parser.add_argument("design", metavar="DIR", help="design bundle")
     parser.add_argument("-o", "--output", metavar="FILE", help="write report.html here instead")
+    parser.add_argument("--explain", metavar="NAME", help="the formula chain of one figure")
     parser.add_argument(
         "--no-open", dest="open", action="store_false", help="only print where it is"
     )
@@ -30,11 +32,11 @@ def add(commands: common.Commands) -> None:
 
 
 def execute(args: argparse.Namespace, output: Output) -> int:
-    folder = open_design(args.design).folder
-    try:
-        content = parse_report((folder / "report.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MismatchError(f"{folder}/report.json cannot be read", "rebuild the bundle") from error
+    folder = Path(args.design)
+    content = read_report(folder)
+    if args.explain is not None:
+        output.result(explain(quantities(content), args.explain).rstrip())
+        return 0
     page = folder / "report.html"
     if args.output:
         page = Path(args.output)

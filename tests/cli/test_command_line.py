@@ -13,8 +13,8 @@ from hwcompile.compiler.stages import Stage
 
 MODEL = Path(__file__).parents[2] / "examples" / "tiny" / "tiny.onnx"
 COMMANDS = (
-    *("compile", "run", "generate", "verify", "eval", "report"),
-    *("inspect", "targets", "ops", "passes"),
+    *("compile", "run", "generate", "verify", "eval", "estimate"),
+    *("report", "inspect", "targets", "ops", "passes"),
 )
 
 
