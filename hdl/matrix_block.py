@@ -3,7 +3,7 @@
 One module a matrix, ports as in docs/hardware.md. Adders are vectors of ``hw_full_adders`` and
 ``hw_half_adders`` (:mod:`hwcompile.hdl.cells`), so that synthesis can give them the adder cells of
 the target. Phases are decoded next to where they are used: one table for each
-output tree and ``DECODER_INPUTS`` inputs, behind its own copy of the phase bits, so that nothing
+output tree and some inputs (``DECODER_FUNCTIONS``), behind its own copy of the phase bits, so that nothing
 but the phase itself crosses the block.
 
 With the macro ``HW_COUNT_TREES`` a simulator adds up the leaves of each tree by counting ones
@@ -27,7 +27,11 @@ from hwcompile.compiler.ir.weight_logic import (
     plane_form,
 )
 
-DECODER_INPUTS = 16
+DECODER_FUNCTIONS = 128
+"""Most phase functions of a decoder: those of 16 int8 inputs, 64 ternary ones.
+
+More share more logic (64 int8 inputs: 14 % less area at 64 phases) over longer wires.
+"""
 
 _WIDTH = 100
 
@@ -174,7 +178,8 @@ def _folded_leaves(block: WeightBlock) -> Iterator[str]:
     functions = np.concatenate([block.tap_sign, block.leaf_mask])
     wires = [f"1'b{int(f[0])}" for f in functions]
     tap = np.concatenate([np.arange(len(block.tap_input)), block.leaf_tap])
-    group = block.tap_tree * block.inputs + block.tap_input // DECODER_INPUTS
+    each = 1 + int(np.bincount(block.leaf_tap).max(initial=0))
+    group = block.tap_tree * block.inputs + block.tap_input // max(1, DECODER_FUNCTIONS // each)
     varying = np.flatnonzero(_varies(functions))
     varying = varying[np.argsort(group[tap[varying]], kind="stable")]
     edges = np.flatnonzero(np.diff(group[tap[varying]])) + 1
