@@ -15,17 +15,16 @@ import numpy as np
 
 from hwcompile.compiler.ir import graph as ir
 from hwcompile.compiler.ir.graph import Graph, IntArray
+from hwcompile.compiler.ir.verify_graph import gathered_columns
 from hwcompile.passes.graph_tools import rename, users_of
 from hwcompile.passes.result import PassResult
 
 
 def picked_columns(op: ir.Operation, source: ir.Value) -> IntArray | None:
     """Source column of each output column when a Gather keeps every row in its place, else None."""
-    if not isinstance(op, ir.Gather) or len(op.inputs) != 1 or op.output.rows != source.rows:
+    if not isinstance(op, ir.Gather) or len(op.inputs) != 1:
         return None
-    columns = op.index - np.arange(source.rows)[:, None] * source.cols
-    fits = (columns == columns[:1]).all() and columns.min() >= 0 and columns.max() < source.cols
-    return np.asarray(columns[0]) if fits else None
+    return gathered_columns(op, (source,))
 
 
 def run(graph: Graph) -> PassResult[Graph]:

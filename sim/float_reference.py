@@ -137,9 +137,11 @@ def _attend(
 
 
 def _gather(op: ir.Gather, xs: list[FloatArray], length: int | None) -> FloatArray:
-    samples = len(xs[0])
+    samples, rows = len(xs[0]), op.output.rows
+    if length is not None and length < rows:
+        # A shorter sequence: rows keep their places, the missing ones are never read.
+        xs = [np.pad(x, ((0, 0), (0, rows - x.shape[1]), (0, 0))) for x in xs]
     flat = np.concatenate([x.reshape(samples, -1) for x in xs], axis=1)
-    # In a shorter sequence rows keep their places, so the first rows of the index serve.
     return np.asarray(flat[:, op.index if length is None else op.index[:length]])
 
 

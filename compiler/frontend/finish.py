@@ -18,7 +18,7 @@ from hwcompile.compiler.frontend.lower import Lowered
 from hwcompile.compiler.ir import graph as ir
 from hwcompile.compiler.ir.tensor_graph import TensorGraph
 from hwcompile.compiler.ir.tensor_operations import STRUCTURAL
-from hwcompile.passes.fold_gathers import picked_columns
+from hwcompile.compiler.ir.verify_graph import gathered_columns
 
 
 def finish(tensors: TensorGraph, lowered: Lowered) -> tuple[ir.Graph, tuple[str, ...]]:
@@ -102,7 +102,9 @@ def _breaks_sequence(
             return "a mean over all rows"
         if isinstance(op, ir.Attend) and not op.causal and set(inside) & set(op.inputs[1:]):
             return "an attention that sees later rows"
-        if isinstance(op, ir.Gather) and picked_columns(op, values[op.inputs[0]]) is None:
+        if isinstance(op, ir.Gather) and (
+            gathered_columns(op, tuple(values[k] for k in op.inputs)) is None
+        ):
             return "rows that are rearranged"
     return ""
 

@@ -222,6 +222,8 @@ class _Lowering:
     def _divide(self, node: Node) -> Tensor:
         if node.inputs[1] in self.graph.constants:
             by = self.graph.constants[node.inputs[1]]
+            if (by.array == 0).any():
+                raise Unsupported("a division by zero", "check the model")
             array = 1.0 / np.asarray(by.array if by.timed else by.array[None], np.float64)
             scores = self._scores(node.inputs[0])
             if scores is not None:
@@ -446,19 +448,64 @@ class _Lowering:
         return replace(forms.bare(out, index), gain=gain)
 
     def _norm(self, node: Node) -> Tensor:
+        groups = self._groups(self._form(node.inputs[0]))
+        if groups is not None:
+            return self._norm_groups(node, *groups)
         settled, made = self._settled(node.inputs[0])
-        value, at = self.m.values[made], node.attributes
-        out = self.m.emit(
+        return forms.bare(self._normalise(node, made), settled.terms[0].index)
+
+    def _normalise(self, node: Node, x: str) -> str:
+        value, at = self.m.values[x], node.attributes
+        return self.m.emit(
             ir.Normalise,
             value.rows,
             value.cols,
-            (made,),
+            (x,),
             kind=at["kind"],
             gain=np.asarray(at["gain"], np.float64),
             bias=np.asarray(at["bias"], np.float64),
             epsilon=float(at["epsilon"]),
         )
-        return forms.bare(out, settled.terms[0].index)
+
+    def _groups(self, form: Form) -> tuple[str, IntArray, IntArray] | None:
+        """Rows of a tensor that are groups of columns (heads) of a matrix with fewer rows.
+
+        The matrix, the columns of each group ``[groups, size]`` and the place of every row of the
+        tensor as ``row * groups + group``; None for anything else.
+        """
+        term = form.terms[0] if len(form.terms) == 1 else None
+        if term is None or form.gain != 1.0 or forms.uniform(form.offset) != 0.0:
+            return None
+        value, size = self.m.values[term.base], form.shape[-1]
+        index: IntArray = term.index.reshape(-1, size)
+        groups = len(index) // value.rows
+        if forms.uniform(term.coefficient) != 1.0 or groups < 2 or value.rows < 2:
+            return None
+        if groups * value.rows != len(index):
+            return None
+        rows, columns = index // value.cols, index % value.cols
+        order = np.lexsort((columns[:, 0], rows[:, 0]))
+        laid: IntArray = columns[order].reshape(-1, groups, size)
+        even = np.array_equal(rows[order, 0], np.repeat(np.arange(value.rows), groups))
+        if not even or (rows != rows[:, :1]).any() or (laid != laid[:1]).any():
+            return None
+        place = np.empty(len(index), np.int64)
+        place[order] = np.arange(len(index))
+        return term.base, laid[0], place
+
+    def _norm_groups(self, node: Node, base: str, columns: IntArray, place: IntArray) -> Form:
+        """A norm of each head by itself: one Normalise a head, then heads side by side again."""
+        rows, (groups, size) = self.m.values[base].rows, columns.shape
+        first = np.arange(rows)[:, None]
+        parts = [
+            self._normalise(node, self.m.pick(base, first * self.m.values[base].cols + c))
+            for c in columns
+        ]
+        local = first[:, :, None] * size + np.arange(size)
+        index = (np.arange(groups)[:, None] * rows * size + local).reshape(rows, groups * size)
+        made = self.m.emit(ir.Gather, rows, groups * size, tuple(parts), index=index)
+        shape = (self._form(node.inputs[0]).lead, *node.shape)
+        return forms.bare(made, (place[:, None] * size + np.arange(size)).reshape(shape))
 
     def _softmax(self, node: Node) -> Tensor:
         scores = self._scores(node.inputs[0])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hwcompile.compiler.frontend.builder import Unsupported
 from hwcompile.compiler.frontend.forms import Form, uniform, without_gain
 from hwcompile.compiler.ir import graph as ir
 from hwcompile.compiler.ir.expressions import affine
@@ -51,6 +52,9 @@ class Matrices:
         **fields: Any,
     ) -> str:
         """Key of a new operation's output. The same operation on the same inputs is made once."""
+        for field in fields.values():
+            if isinstance(field, np.ndarray) and not np.isfinite(field).all():
+                raise Unsupported("a constant that is no finite number", "check the model")
         memo = (made, inputs, *((k, _content(v)) for k, v in fields.items()))
         if memo not in self._memo:
             value = self.value(rows, cols)

@@ -140,9 +140,22 @@ def _rowwise(op: ir.Operation, inputs: tuple[ir.Value, ...]) -> Faults:
     """No row of a sequence sees another one, except through causal attention."""
     if isinstance(op, ir.MeanRows):
         yield "a mean in a sequence"
-    if isinstance(op, ir.Gather):
-        source = inputs[0]
-        columns = op.index - np.arange(op.output.rows)[:, None] * source.cols
-        inside = columns.min() >= 0 and columns.max() < source.cols
-        if len(inputs) != 1 or source.rows != op.output.rows or not inside:
-            yield "rows move in a sequence"
+    if isinstance(op, ir.Gather) and gathered_columns(op, inputs) is None:
+        yield "rows move in a sequence"
+
+
+def gathered_columns(op: ir.Gather, inputs: tuple[ir.Value, ...]) -> ir.IntArray | None:
+    """What a Gather that keeps every row in its place picks, or None if it moves rows.
+
+    Columns ``[cols]`` are counted through one row of all inputs side by side.
+    """
+    if any(v.rows != op.output.rows for v in inputs):
+        return None
+    starts = np.cumsum([0, *(v.rows * v.cols for v in inputs)])
+    widths = np.array([v.cols for v in inputs])
+    sides = np.cumsum([0, *widths])
+    source = np.searchsorted(starts, op.index, side="right") - 1
+    local = op.index - starts[source] - np.arange(op.output.rows)[:, None] * widths[source]
+    columns = local + sides[source]
+    inside = ((local >= 0) & (local < widths[source])).all()
+    return np.asarray(columns[0]) if inside and (columns == columns[:1]).all() else None

@@ -10,6 +10,7 @@ import pytest
 
 from hwcompile.compiler.errors import ModelError
 from hwcompile.compiler.ir import graph as ir
+from hwcompile.sim.float_reference import evaluate
 
 D = 12
 X = np.random.default_rng(1).standard_normal((1, 5, D)).astype(np.float32) * 2
@@ -121,3 +122,29 @@ def test_epsilon_is_read_off_the_values(net: Any, agree: Any) -> None:
     graph = agree(n, {"x": X * 0.01})
     norm = next(op for op in graph.operations if isinstance(op, ir.Normalise))
     assert norm.epsilon == pytest.approx(1e-3, rel=1e-4)
+
+
+def test_a_norm_of_every_head(net: Any, agree: Any) -> None:
+    """Queries and keys normalised head by head stay rows of a token sequence."""
+    n, rows, heads, size = net(23), 5, 3, 4
+    n.input("ids", [1, rows], "i")
+    x = n.op("Gather", n.weight(9, D), "ids")
+    q, k, v = (
+        n.op("Reshape", n.op("MatMul", x, n.weight(D, D)), n.ints(1, rows, heads, size))
+        for _ in range(3)
+    )
+    q, k = (n.op("RMSNormalization", t, n.weight(size), epsilon=1e-5) for t in (q, k))
+    q, k, v = (n.op("Transpose", t, perm=[0, 2, 1, 3]) for t in (q, k, v))
+    scores = n.op("MatMul", q, n.op("Transpose", k, perm=[0, 1, 3, 2]))
+    hidden = np.where(np.tril(np.ones((rows, rows))) > 0, 0.0, -1e9)
+    p = n.op("Softmax", n.op("Add", scores, n.const(hidden)), axis=-1)
+    y = n.op("Transpose", n.op("MatMul", p, v), perm=[0, 2, 1, 3])
+    y = n.op("MatMul", n.op("Reshape", y, n.ints(1, rows, D)), n.weight(D, 9))
+    n.output(y, "logits", [1, rows, 9])
+    ids = np.array([[1, 2, 3, 4, 8]])
+    graph = agree(n, {"ids": ids})
+    assert graph.sections == ("sequence",)
+    assert [type(op) for op in graph.operations].count(ir.Normalise) == 2 * heads
+    part = evaluate(graph, {"ids": ids[:, :3]})[0]["logits"]
+    whole = evaluate(graph, {"ids": ids})[0]["logits"]
+    np.testing.assert_allclose(part, whole[:, :3])
