@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 
 from hwcompile.compiler.emit import manifest as manifests
 from hwcompile.compiler.errors import MismatchError, OutputError, UsageError
+from hwcompile.compiler.estimate.targets import load_target
 from hwcompile.compiler.ir import serialise
 from hwcompile.compiler.ir.program import IntArray, Program
+from hwcompile.hdl.top import TOP_NAME
 from hwcompile.passes.plan_chip import plan_chip
 from hwcompile.sim import reference
+from hwcompile.sim.gate_chip import mapped_chip, simulate_gates
 from hwcompile.sim.runner import ChipResult, chip_samples, output_arrays, simulate
 
+ENGINES = ("reference", "rtl", "gates")
 Feeds = Mapping[str, NDArray[Any]]
 Results = dict[str, NDArray[Any]]
 
@@ -91,7 +95,7 @@ def run(
 
     Args:
         feeds: model inputs by name, samples first; axis 1 is time in the ``step`` form.
-        engine: ``reference`` or ``rtl``; both give the same bits.
+        engine: ``reference``, ``rtl`` or ``gates``; all give the same bits.
         outputs: names to return, caches (``present...``) among them; default: every output but
             caches.
         limit: only the first so many samples.
@@ -109,18 +113,13 @@ def run(
     inputs = reference.quantise_inputs(program, feeds)
     caches = reference.quantise_caches(program, feeds)
     wanted = _wanted(program, outputs)
-    engines: Mapping[str, Callable[..., dict[str, IntArray]]] = {
-        "reference": _run_reference,
-        "rtl": _run_rtl,
-    }
-    if engine not in engines:
-        raise UsageError(f"unknown engine {engine!r}", "engines: " + ", ".join(engines))
+    execute = _engine(engine)
     results: Results = {}
     if any(name in wanted for name in (c.output_name for c in program.caches)):
         if engine != "reference":
             raise UsageError("caches are returned by --engine reference only")
         results.update(_cache_outputs(program, inputs, caches, wanted))
-    integers = engines[engine](design, inputs, caches, jobs)
+    integers = execute(design, inputs, caches, jobs)
     shaped = reference.model_shapes(program, integers)
     for output in program.outputs:
         if output.model_name in wanted:
@@ -130,6 +129,13 @@ def run(
             results[f"{output.model_name}__int"] = whole
             results[f"{output.model_name}__scale"] = np.asarray(scale)
     return results
+
+
+def _engine(name: str) -> Callable[..., dict[str, IntArray]]:
+    engines = {"reference": _run_reference, "rtl": _run_rtl, "gates": _run_gates}
+    if name not in engines:
+        raise UsageError(f"unknown engine {name!r}", "engines: " + ", ".join(ENGINES))
+    return engines[name]
 
 
 def _wanted(program: Program, outputs: Sequence[str] | None) -> list[str]:
@@ -181,6 +187,25 @@ def _run_rtl(
     return {o.model_name: arrays[o.value] for o in design.program.outputs}
 
 
+def _run_gates(
+    design: Design, inputs: dict[str, IntArray], caches: reference.Caches | None, jobs: int = 1
+) -> dict[str, IntArray]:
+    """The netlist that synthesis makes of the Verilog on disk, all samples side by side."""
+    if caches is not None:
+        raise UsageError("caches can be loaded with --engine reference only")
+    options = design.manifest.options
+    if options.get("liberty"):
+        raise UsageError("gates of a liberty file of your own cannot be simulated", "use rtl")
+    target = load_target(str(options.get("target", "nangate45")))
+    rtl = design.folder / "rtl"
+    files = [rtl / name for name in (rtl / "filelist.f").read_text(encoding="utf-8").split()]
+    netlist = mapped_chip(files, TOP_NAME, target, jobs)
+    ports = plan_chip(design.program).ports
+    results = simulate_gates(netlist, target.library, ports, chip_samples(ports, inputs))
+    arrays = output_arrays(ports, results)
+    return {o.model_name: arrays[o.value] for o in design.program.outputs}
+
+
 # --- generation -----------------------------------------------------------------------------------
 
 
@@ -215,8 +240,7 @@ def generate(
     Args:
         source: the encoder's tokens, for an encoder-decoder.
         tokens: how many to make (default: until the context is full).
-        engine: ``reference``, or ``rtl``: then every choice is made from the simulated chip's
-            logits.
+        engine: ``reference``; else every choice is made from the simulated chip's logits.
         stop: a token after which to end.
 
     Raises:
@@ -243,10 +267,8 @@ def generate(
         if full or len(made) == tokens or made[-1] == stop:
             break
         logits = stepper.step(made[-1])
-    if engine == "rtl":
-        made = _confirm_in_rtl(design, prompt, made, once, sampling)
-    elif engine != "reference":
-        raise UsageError(f"unknown engine {engine!r}", "engines: reference, rtl")
+    if engine != "reference":
+        made = _confirm(design, engine, prompt, made, once, sampling)
     return Generation(tuple(made), full and len(made) != tokens and made[-1] != stop)
 
 
@@ -298,8 +320,9 @@ def _source_inputs(program: Program, source: Sequence[int] | None) -> dict[str, 
     return {given.value.key: np.array(padded, np.int64).reshape(1, -1, 1)}
 
 
-def _confirm_in_rtl(
+def _confirm(
     design: Design,
+    engine: str,
     prompt: Sequence[int],
     made: Sequence[int],
     once: dict[str, IntArray],
@@ -311,13 +334,13 @@ def _confirm_in_rtl(
     key = next(i.value.key for i in program.inputs if program.sections[i.section] == "sequence")
     tokens = np.array(fed, np.int64).reshape(1, -1, 1)
     name = next(o.model_name for o in program.outputs if o.kind == "logits")
-    logits = _run_rtl(design, {**once, key: tokens}, None)[name][0, len(prompt) - 1 :]
+    logits = _engine(engine)(design, {**once, key: tokens}, None)[name][0, len(prompt) - 1 :]
     rng = np.random.default_rng(sampling.seed)
     chosen = [choose(row, program, sampling, rng) for row in logits]
     for position, (want, got) in enumerate(zip(made, chosen, strict=True)):
         if want != got:
             raise MismatchError(
-                f"token {position + 1} is {got} in the RTL and {want} in the reference",
+                f"token {position + 1} is {got} in {engine} and {want} in the reference",
                 "run: hwcompile verify DIR",
             )
     return chosen

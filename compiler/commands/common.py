@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hwcompile.compiler.console import Output
+from hwcompile.compiler.execute import ENGINES
 
 Commands = Any  # argparse's sub-parser collection has no public name
 Execute = Callable[[argparse.Namespace, Output], int]
@@ -33,9 +34,9 @@ def command(
 def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
-        choices=("reference", "rtl"),
+        choices=ENGINES,
         default="reference",
-        help="numpy integer reference, or simulation of the Verilog in the bundle",
+        help="numpy integer reference, simulation of the Verilog in the bundle, or of its gates",
     )
 
 
