@@ -79,8 +79,8 @@ def markdown(title: str, command: str, found: dict[str, dict[str, Any]], runs: i
     ]
     for name, entry in found.items():
         bound = f"{BOUND_S[name]:.0f}" if name in BOUND_S else "-"
-        cells = (name, entry["seconds"], bound, entry["cpu_seconds"], entry["peak_mib"])
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+        figures = (name, entry["seconds"], bound, entry["cpu_seconds"], entry["peak_mib"])
+        lines.append("| " + " | ".join(map(str, figures)) + " |")
     lines += ["", "| stage | " + " | ".join(found) + " |", "|---|" + "---|" * len(found)]
     for stage in found["cold"]["stages_s"]:
         cells = [f"{entry['stages_s'].get(stage, '-')}" for entry in found.values()]

@@ -7,8 +7,8 @@ FOLDER holds a folder a model: its ``*.onnx`` files (the same function in severa
 ``x``, ``y``, ``src``, ``tgt``. Each file is compiled by the command line with no option, from an
 empty cache; the integer reference is compared with the float model in onnxruntime. ``--rtl N``: N
 samples are simulated too, and every integer is compared. Writes OUT.json, OUT.csv and OUT.md after
-every file; ``--resume`` leaves out the rows that are there for the same file and version. Ends in 1
-when a file falls short.
+every file; ``--resume`` adds to the rows that are there, and leaves out files that have one of the
+same content and version. Ends in 1 when a file falls short.
 """
 
 from __future__ import annotations
@@ -271,35 +271,29 @@ def main() -> int:
     parser.add_argument("--rtl", type=int, default=0, metavar="N", help="samples to simulate")
     parser.add_argument("--items", type=int, default=24, metavar="N", help="sequences of text")
     parser.add_argument("--out", type=Path, default=OUT, help="where to write, without suffix")
-    parser.add_argument("--resume", action="store_true", help="keep rows that are still good")
+    parser.add_argument("--resume", action="store_true", help="add to the table that is there")
     options = parser.parse_args()
     command = f"python -m benchmarks.models {options.folder.name}"
-    command += "".join(
-        f" --{name} {value}"
-        for name in ("only", "variants", "rtl", "items")
-        if (value := getattr(options, name)) != parser.get_default(name)
-    )
+    command += f" --rtl {options.rtl} --items {options.items}"
     kept = read_rows(options.out.with_suffix(".json")) if options.resume else []
-    found: list[Row] = []
     paths = list(model_files(options.folder, options.only, options.variants))
+    rows = {(row.model, row.file): row for row in kept}
     columns = (*Progress.get_default_columns()[:3], TextColumn("{task.completed}/{task.total}"))
     console = Console(stderr=True)
     with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
         task = bar.add_task("", total=len(paths))
         for path in paths:
             bar.update(task, description=f"{path.parent.name}/{path.name}")
-            mine = identity(path)
-            same = [r for r in kept if mine.items() <= asdict(r).items()]
-            found.append(same[0] if same else judge(path, options.items, options.rtl))
-            write(found, options.out, command)
-            row = found[-1]
-            bar.console.print(
-                f"{row.model}/{row.file}: {'ok' if row.ok else row.why}", markup=False
-            )
+            key, mine = (path.parent.name, path.name), identity(path)
+            if key not in rows or not mine.items() <= asdict(rows[key]).items():
+                rows[key] = judge(path, options.items, options.rtl)
+            write([rows[key] for key in sorted(rows)], options.out, command)
+            said = "ok" if rows[key].ok else rows[key].why
+            bar.console.print(f"{'/'.join(key)}: {said}", markup=False)
             bar.advance(task)
-    good = sum(row.ok for row in found)
-    print(f"{good} of {len(found)} files are ok; table: {options.out.with_suffix('.md')}")
-    return int(good < len(found) or not found)
+    good, total = sum(row.ok for row in rows.values()), len(rows)
+    print(f"{good} of {total} files are ok; table: {options.out.with_suffix('.md')}")
+    return int(good < total or not rows)
 
 
 if __name__ == "__main__":
