@@ -74,7 +74,6 @@ peepopt
 opt_clean
 booth
 alumacc
-opt
 memory -nomap
 opt_clean
 memory_map
@@ -85,7 +84,6 @@ hierarchy
 opt_expr
 opt_merge
 opt_dff
-opt_clean
 splitnets
 opt_clean
 select -set read t:* %ci1 t:* %d o:* %u
@@ -97,10 +95,6 @@ chtype -set hw_fa_gates @sums @carries %u
 chtype -set hw_ha_gates @half_sums @half_carries %u
 techmap -map mapping.v
 techmap
-opt_expr
-opt_merge
-opt_dff
-opt_clean
 dfflibmap -liberty cells.lib
 opt_expr
 opt_merge
