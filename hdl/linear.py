@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from amaranth import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value, signed
@@ -272,14 +271,11 @@ class Linear(wiring.Component):
             m.d.sync += left.eq(left - 1)
         pipe = Pipeline(m, valid=valid, last=left == 1)
         acc = pipe.step(word, word.shape(), "word")
-        table = constants.table()
-        entry = rom(m, address, table, "constants")
-        constant, multiplier, shift = constants.fields(entry)
         total = Signal(constants.sum_shape, name="total_next")
-        m.d.comb += total.eq(acc + constant)
-        # Fields of no width stay out of the netlist: other tools refuse them.
-        fields = {"shift": shift, "multiplier": multiplier}
-        pipe.attach(**{name: field for name, field in fields.items() if len(field)})
+        m.d.comb += total.eq(acc + _column(m, address, constants.constant, "constant"))
+        pipe.attach(shift=_column(m, address, constants.shift, "shift"))
+        if constants.scales:
+            pipe.attach(multiplier=_column(m, address, constants.multiplier, "multiplier"))
         x = pipe.step(total, constants.sum_shape, "total")
         if constants.scales:
             x = pipe.step(x * pipe["multiplier"], constants.product_shape, "product")
@@ -307,8 +303,15 @@ def _padded(acc: Signal, from_bits: int, to_bits: int) -> Value:
     return Cat(*(Cat(word, Const(0, to_bits - from_bits)) for word in words))
 
 
+def _column(m: Module, address: Value, values: IntArray, name: str) -> Value:
+    """A table of the columns, read one cycle later; wiring when they are all equal."""
+    if (values == values[0]).all():
+        return Const(int(values[0]), shape_of(int(values[0]), int(values[0])))
+    return rom(m, address, values, name)
+
+
 class _Constants:
-    """One ROM word for each column of each plan: constant, then multiplier, then shift.
+    """The tables of all columns of all plans, and the shapes of what they make.
 
     Without a multiplier, half of the last place is part of the constant. Shifts are counted from
     the greatest left shift, so that none is negative.
@@ -336,22 +339,3 @@ class _Constants:
         """ROM address of each plan's column 0."""
         sizes = [p.outputs for p in self.plans]
         return [sum(sizes[:i]) for i in range(len(sizes))]
-
-    def _bits(self) -> tuple[int, int, int]:
-        multiplier = int(self.multiplier.max()).bit_length() if self.scales else 0
-        return self.sum_shape.width, multiplier, max(1, int(self.shift.max()).bit_length())
-
-    def table(self) -> IntArray:
-        """The words, modulo the width of the sum."""
-        constant, multiplier, _ = self._bits()
-        word = self.constant & ((1 << constant) - 1)
-        if self.scales:
-            word = word | self.multiplier << constant
-        return word | self.shift << constant + multiplier
-
-    def fields(self, word: Value) -> tuple[Value, Value, Value]:
-        """Constant, multiplier and shift of a word."""
-        constant, multiplier, shift = self._bits()
-        parts = (0, constant, constant + multiplier, constant + multiplier + shift)
-        c, k, s = (word[a:b] for a, b in pairwise(parts))
-        return c, k, s

@@ -2,9 +2,8 @@
 
 One module a matrix, ports as in docs/hardware.md. Adders are vectors of ``hw_full_adders`` and
 ``hw_half_adders`` (:mod:`hwcompile.hdl.cells`), so that synthesis can give them the adder cells of
-the target. Phases are decoded next to where they are used: one table for each
-output tree and some inputs (``DECODER_FUNCTIONS``), behind its own copy of the phase bits, so that nothing
-but the phase itself crosses the block.
+the target. Phases are decoded next to where they are used: one table for some inputs of one output
+tree, behind its own copy of the phase bits, so that nothing but the phase itself crosses the block.
 
 With the macro ``HW_COUNT_TREES`` a simulator adds up the leaves of each tree by counting ones
 instead of adder by adder: the same numbers many times faster, for whole chips. The counts are taken
