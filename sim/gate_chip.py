@@ -16,8 +16,8 @@ from typing import Any
 
 from hwcompile.compiler.errors import MismatchError
 from hwcompile.compiler.estimate.cells import CellLibrary
+from hwcompile.compiler.estimate.closure import synthesise_to_period
 from hwcompile.compiler.estimate.netlist import Netlist, flatten, read_netlist
-from hwcompile.compiler.estimate.synthesis import synthesise
 from hwcompile.compiler.estimate.targets import Target
 from hwcompile.compiler.ir.chip import Port
 from hwcompile.sim.gate_simulation import GateSimulator
@@ -33,9 +33,15 @@ def mapped_chip(
     target: Target,
     jobs: int = 1,
     cache: Path | None = None,
+    goal_ns: float | None = None,
 ) -> Netlist:
-    """The flat netlist of a chip, mapped to the cells of ``target`` (memories stay macros)."""
-    result = synthesise(verilog_files, top, target, jobs=jobs, cache=cache)
+    """The flat netlist of a chip, mapped to the cells of ``target`` (memories stay macros).
+
+    For the same ``goal_ns`` it is the netlist that ``closure.synthesise_to_period`` gives.
+    """
+    result, _ = synthesise_to_period(
+        verilog_files, top, target, goal_ns=goal_ns, jobs=jobs, cache=cache
+    )
     modules = {
         name: read_netlist(module.netlist_json, name, target.library)
         for name, module in result.modules.items()
