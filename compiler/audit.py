@@ -13,7 +13,7 @@ from hwcompile.compiler.emit.report import ModuleCheck
 from hwcompile.compiler.errors import MismatchError
 from hwcompile.compiler.execute import Design, open_design
 from hwcompile.compiler.hardware import Hardware, build_hardware
-from hwcompile.compiler.ir.chip import Chip
+from hwcompile.passes.plan_chip import plan_chip
 
 
 def verify(
@@ -22,11 +22,10 @@ def verify(
     """Audit a bundle.
 
     1. Every file is as the manifest says, and nothing else is there.
-    2. The program is read back and checked, and its chip built anew from it.
-    3. The Verilog on disk passes lint, and equals the reference in simulation, on new vectors too.
-    4. The vectors in ``sim/`` expect what the reference gives.
-    5. If this very version wrote it, the Verilog on disk is the text that the program gives, file by
-       file: a difference that no vector showed is one too, and has the name of its layer.
+    2. The program is read back and checked; the vectors in ``sim/`` expect what it gives.
+    3. The Verilog on disk passes lint, and equals the reference in simulation, on new vectors.
+    4. If this very version wrote it, the Verilog on disk is the text that the program gives, file
+       by file: a difference that no vector showed is one too, and has the name of its layer.
 
     Returns one line a module.
 
@@ -41,12 +40,30 @@ def verify(
             f"{len(changed)} files are not as the manifest says; first: {changed[0]}",
             "rebuild the bundle, or restore the file",
         )
+    tell("comparing vectors with the reference")
+    check_own_vectors(design)
     tell("building the chip anew from the program")
-    options = design.manifest.options
-    hardware = build_hardware(design.program, options.get("style", "auto"))
-    _check_own_vectors(design, hardware.chip)
+    return compare(design, rebuild(design), level, tell)
+
+
+def rebuild(design: Design) -> Hardware:
+    """The chip that the bundle's program gives, with its Verilog."""
+    return build_hardware(design.program, design.manifest.options.get("style", "auto"))
+
+
+def compare(
+    design: Design,
+    hardware: Hardware,
+    level: str,
+    tell: Callable[[str], None] = lambda text: None,
+) -> tuple[ModuleCheck, ...]:
+    """Steps 3 and 4 of the audit; at level ``none`` without simulation.
+
+    Raises:
+        MismatchError: the Verilog on disk is not that of ``hardware``.
+    """
     rtl = design.folder / "rtl"
-    seed = int(options.get("seed", 0))
+    seed = int(design.manifest.options.get("seed", 0))
     vectors = checks.vectors(design.program, hardware.chip, level, seed + 1)
     tell("lint and simulation of the Verilog on disk")
     try:
@@ -70,8 +87,13 @@ def _where(hardware: Hardware, rtl: Path) -> str:
     return f"\nfirst file that is not what the program gives: {differing[0]}" if differing else ""
 
 
-def _check_own_vectors(design: Design, chip: Chip) -> None:
-    """Every sample of ``sim/vectors.json`` must expect what the reference gives on its inputs."""
+def check_own_vectors(design: Design) -> None:
+    """Every sample of ``sim/vectors.json`` must expect what the reference gives on its inputs.
+
+    Raises:
+        MismatchError: naming sample and port.
+    """
+    chip = plan_chip(design.program)
     path = design.folder / "sim" / "vectors.json"
     try:
         samples = json.loads(path.read_text(encoding="utf-8"))["samples"]
