@@ -13,9 +13,9 @@ from hwcompile.compiler.estimate.closure import synthesise_to_period
 from hwcompile.compiler.estimate.synthesis import (
     ModuleSynthesis,
     SynthesisResult,
-    split_modules,
     synthesise,
 )
+from hwcompile.compiler.estimate.synthesis_job import split_modules
 from hwcompile.compiler.estimate.targets import Target, load_target
 from hwcompile.hdl.cells import FULL_ADDERS, HALF_ADDERS
 from hwcompile.hdl.memory import ram_name, ram_verilog
@@ -239,3 +239,20 @@ def test_slow_modules_get_fast_adders(target: Target, cache: Path) -> None:
     assert small.cells["FA_X1"] >= 30
     assert tight.critical_ns < 0.6 * relaxed.critical_ns
     assert quick.area_um2 > small.area_um2
+
+
+def test_the_cache_has_a_bound(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hwcompile.compiler.estimate.synthesis._CACHE_LIMIT_BYTES", 1)
+    first = _map([GATES], "gates", target, tmp_path).modules["gates"]
+    other = _map([GATES.replace("^", "|")], "gates", target, tmp_path).modules["gates"]
+    assert not first.folder.exists()
+    assert other.netlist.exists()
+
+
+def test_a_cache_that_cannot_be_written(target: Target, tmp_path: Path) -> None:
+    source = tmp_path / "gates.v"
+    source.write_text(GATES)
+    with pytest.raises(ToolError, match="cache folder"):
+        synthesise([source], "gates", target, cache=source / "no folder")
