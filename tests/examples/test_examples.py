@@ -91,7 +91,7 @@ def test_the_smallest_chip_fills_its_context_twice_without_reload(tmp_path: Path
 
 
 def test_the_chip_converts_ten_dates(tmp_path: Path) -> None:
-    program, made, rtl = hardware("dates", tmp_path)
+    _, made, rtl = hardware("dates", tmp_path)
     vocabulary = read_vocabulary(EXAMPLES / "dates" / "vocab.json")
     data = read_npz(EXAMPLES / "dates" / "eval.npz")
     source, target = (next(p for p in made.chip.ports if p.section == n) for n in (0, 1))
