@@ -11,7 +11,9 @@ import onnx
 from hwcompile.compiler.frontend.finish import finish
 from hwcompile.compiler.frontend.lower import lower
 from hwcompile.compiler.frontend.output_grids import mark_output_grids
-from hwcompile.compiler.frontend.trace import make_plan, model_inputs, trace
+from hwcompile.compiler.frontend.plan import model_inputs
+from hwcompile.compiler.frontend.planning import make_plan
+from hwcompile.compiler.frontend.trace import trace
 from hwcompile.compiler.frontend.vet import vet
 from hwcompile.compiler.ir.graph import Graph
 from hwcompile.compiler.ir.tensor_graph import TensorGraph
