@@ -143,7 +143,7 @@ class NormaliseUnit(Unit):
         """
         offset = INVERSE_BITS - NORMED_FRACTION
         amount = Signal(range(root.bits + offset + 1), reset_less=True)
-        half = Signal(root.bits + offset - 1)
+        half = Signal(root.bits + offset)
         halves = {f: (root.lead << offset) >> f for f in sorted(set(self._fractions))}
         with m.If(self.start):
             m.d.sync += half.eq(0)

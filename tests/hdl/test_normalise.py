@@ -46,6 +46,18 @@ def test_left_shift(tmp_path: Path) -> None:
     assert not check_unit(unit, tmp_path, count=3).failures
 
 
+def test_root_that_fills_its_bits(tmp_path: Path) -> None:
+    """Rows of great variance: the root's leading one is the top bit of its register."""
+    good = task("layer", 8, 8, 0, 0, 11)
+    unit = NormaliseUnit([good], WIDTHS)
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(10):
+        row = rng.permutation(np.repeat([-1, 1], 4) * rng.integers(100, 128, 8))
+        made += cases(unit, 0, [np.stack([row, -row])], rng)
+    assert not run_cases(unit, made, tmp_path).failures
+
+
 def test_flipped_gain_is_red(tmp_path: Path) -> None:
     good = task("layer", 8, 10, 4, 3, 12)
     unit = NormaliseUnit([good], WIDTHS)
