@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         progress=getattr(args, "progress", True),
         json=getattr(args, "json", False),
     )
-    signal.signal(signal.SIGTERM, _interrupt)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         return int(args.execute(args, output))
     except HwcompileError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +243,8 @@ def compile_model(
             raise UsageError(f"no stage {options.stop_after!r}", "stages: " + ", ".join(names))
         stages = cut(STAGES, options.stop_after)
     writes = options.stop_after is None and not options.dry_run
+    if options.dry_run:
+        options = replace(options, verify="none")
     folder = Path(options.output) if options.output else Path(f"{path.stem}-hwcompile")
     if writes:
         bundle.check_destination(folder, options.force)

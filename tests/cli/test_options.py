@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hwcompile.compiler.errors import UsageError
-from hwcompile.compiler.options import Options, add_arguments, from_sources, recorded
+from hwcompile.compiler.options import Options, add_arguments, flag, from_sources, recorded
 
 
 def parse(*arguments: str) -> Options:
@@ -52,6 +52,12 @@ def test_a_bad_config_is_a_usage_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(UsageError):
         from_sources({}, str(tmp_path / "c.yaml"))
+
+
+def test_the_user_guide_has_every_option() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "user-guide.md").read_text()
+    for f in dataclasses.fields(Options):
+        assert f"`{f.metadata['off'] or flag(f.name)}" in guide, f.name
 
 
 def test_the_record_holds_contents_not_paths(tmp_path: Path) -> None:
