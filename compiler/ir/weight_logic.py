@@ -110,8 +110,12 @@ class WeightBlock:
 
 @dataclass(frozen=True, slots=True)
 class BlockCounts:
-    """What a block is made of. ``leaves``: bits that enter the trees from inputs, each use counted;
-    ``literals``: distinct ones. ``functions``: phase functions that are not constant."""
+    """What a block is made of.
+
+    ``leaves``: bits that enter the trees from inputs, each use counted; ``literals``: distinct
+    ones. ``functions``: phase functions that are not constant. ``taps``: places (tree, input) with
+    a weight that is not zero in some phase; ``idle_taps``: those without, which cost nothing.
+    """
 
     full_adders: int
     half_adders: int
@@ -124,6 +128,16 @@ class BlockCounts:
     mask_gates: int
     functions: int
     zero_digits: int
+    taps: int
+    idle_taps: int
+
+    @property
+    def spared_adders(self) -> float:
+        """Full adders that zero weights save: each idle tap what a tap needs on average.
+
+        At P = 1 every zero weight is an idle tap; at P > 1 only P zeros of one place are.
+        """
+        return self.idle_taps * self.full_adders / max(self.taps, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +163,7 @@ def counts(block: WeightBlock) -> BlockCounts:
     widths = block.upper_widths
     sign_varies = block.tap_sign.any(1) & ~block.tap_sign.all(1)
     mask_varies = ~block.leaf_mask.all(1)
+    taps = len(block.tap_input) if block.phases > 1 else _weights_in_use(block)
     return BlockCounts(
         full_adders=size["full_adder"],
         half_adders=size["half_adder"],
@@ -161,7 +176,15 @@ def counts(block: WeightBlock) -> BlockCounts:
         mask_gates=int(mask_varies.sum()),
         functions=int(sign_varies.sum() + mask_varies.sum()),
         zero_digits=block.zero_digits,
+        taps=taps,
+        idle_taps=block.inputs * block.trees - taps,
     )
+
+
+def _weights_in_use(block: WeightBlock) -> int:
+    """Weights of a P = 1 block that are not zero."""
+    (leaf, tree, _), _ = plane_form(block)
+    return len(np.unique(block.tap_input[block.leaf_tap[leaf]] * block.trees + tree))
 
 
 # --- execution ------------------------------------------------------------------------------------

@@ -76,7 +76,18 @@ def test_zeros_cost_nothing() -> None:
     small, large = (counts(lower_weights(w, 8)) for w in (dense, wide))
     assert (small.leaves, small.full_adders) == (large.leaves, large.full_adders)
     assert large.zero_digits > small.zero_digits
+    assert (large.taps, large.idle_taps) == (40, 50)
+    assert large.spared_adders > small.spared_adders == 0
     assert counts(lower_weights(np.zeros((3, 3), np.int64), 8)).flip_flops == 0
+
+
+def test_equal_columns_are_shared() -> None:
+    """A second output with the same weights, or the opposite ones, costs next to no adders."""
+    column = np.random.default_rng(5).integers(-127, 128, (40, 1))
+    alone = counts(lower_weights(column, 8)).full_adders
+    pair = np.concatenate([column, -column], axis=1)
+    shared = counts(lower_weights(pair, 8, share=True)).full_adders
+    assert shared < 1.6 * alone < 0.85 * counts(lower_weights(pair, 8)).full_adders
 
 
 def test_one_adder_for_each_leaf() -> None:
