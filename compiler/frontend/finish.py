@@ -45,17 +45,25 @@ def finish(tensors: TensorGraph, lowered: Lowered) -> tuple[ir.Graph, tuple[str,
 
     placed = _place(operations, section)
     inputs = tuple(replace(i, section=section(i.value.key)) for i in lowered.inputs)
-    counts = {i.id_count for i in inputs if i.value.key in sequential and i.kind == "ids"}
-    outputs = tuple(
-        replace(o, kind="logits")
-        if o.value in sequential and lowered.values[o.value].cols in counts
-        else o
-        for o in lowered.outputs
-    )
+    outputs = _with_kinds(lowered, inputs, sequential)
     caches, notes = _caches(tensors, lowered)
     form = tensors.form if tensors.form != "call" else "prefill" if sequential else "call"
     graph = ir.Graph(kinds, inputs, placed, outputs, caches, form)
     return graph, (*lowered.lines, *lines, *notes)
+
+
+def _with_kinds(
+    lowered: Lowered, inputs: tuple[ir.Input, ...], sequential: frozenset[str]
+) -> tuple[ir.Output, ...]:
+    """Outputs over the vocabulary of the sequence, or the only one of it, are logits."""
+    counts = {i.id_count for i in inputs if i.value.key in sequential and i.kind == "ids"}
+    rows = [o.value for o in lowered.outputs if o.value in sequential]
+
+    def is_logits(output: ir.Output) -> bool:
+        fits = lowered.values[output.value].cols in counts or len(rows) == 1
+        return output.value in sequential and bool(counts) and fits
+
+    return tuple(replace(o, kind="logits") if is_logits(o) else o for o in lowered.outputs)
 
 
 def _live(lowered: Lowered) -> tuple[ir.Operation, ...]:

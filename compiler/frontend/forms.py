@@ -188,6 +188,16 @@ def uniform(array: Array) -> float | None:
     return float(first[0]) if len(first) and (array == first[0]).all() else None
 
 
+def is_plain(form: Form) -> bool:
+    """Whether the form is elements of one matrix as they are."""
+    return (
+        len(form.terms) == 1
+        and form.gain == 1.0
+        and uniform(form.terms[0].coefficient) == 1.0
+        and uniform(form.offset) == 0.0
+    )
+
+
 def is_whole(form: Form, elements: int) -> bool:
     """Whether the form has one term that reads every element of its base exactly once."""
     if len(form.terms) != 1 or form.terms[0].index.size != elements:

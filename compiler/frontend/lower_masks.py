@@ -32,7 +32,7 @@ def _compare(w: Lowering, node: Node) -> Tensor:
         test = _Test(node.op, number, place == 0)
         base = form.terms[0].base if len(form.terms) == 1 else ""
         given = w.inputs.get(base)
-        if given is not None and given.kind == "ids":
+        if given is not None and given.kind == "ids" and forms.is_plain(form):
             return _compare_ids(w, form, given, number, test)
         return w.of_flag(form, test)
     raise Unsupported("a comparison inside the network", "compare with a constant")

@@ -73,14 +73,12 @@ def _groups(w: Lowering, form: Form) -> tuple[str, IntArray, IntArray] | None:
     tensor as ``row * groups + group``; None for anything else.
     """
     term = form.terms[0] if len(form.terms) == 1 else None
-    if term is None or form.gain != 1.0 or forms.uniform(form.offset) != 0.0:
+    if term is None or not forms.is_plain(form):
         return None
     value, size = w.m.values[term.base], form.shape[-1]
     index: IntArray = term.index.reshape(-1, size)
     groups = len(index) // value.rows
-    if forms.uniform(term.coefficient) != 1.0 or groups < 2 or value.rows < 2:
-        return None
-    if groups * value.rows != len(index):
+    if groups < 2 or value.rows < 2 or groups * value.rows != len(index):
         return None
     rows, columns = index // value.cols, index % value.cols
     order = np.lexsort((columns[:, 0], rows[:, 0]))
@@ -120,9 +118,14 @@ def _gather(w: Lowering, node: Node) -> Tensor:
         raise Unsupported("rows chosen by data", "only tables are indexed by token ids")
     form = w.form(node.inputs[1])
     given = w.inputs.get(form.terms[0].base if len(form.terms) == 1 else "")
-    if given is None or form.gain != 1.0 or (form.offset != 0).any():
+    shift = forms.uniform(form.offset)
+    straight = replace(form, offset=np.zeros(form.offset.shape))
+    if given is None or shift is None or not forms.is_plain(straight) or shift % 1 or shift < 0:
         raise Unsupported("a table indexed by something computed", "index by an input")
-    wide = np.asarray(table.array, np.float64).reshape(len(table.array), -1)
+    # Ids that count from a later row of the table use the rest of it.
+    rest = table.array[int(shift) :]
+    wide = np.asarray(rest, np.float64).reshape(len(rest), -1)
+    form = straight
     rows = form.offset.size
     ids = w.m.matrix(form, np.arange(rows), rows, 1)
     w.note_ids(given, len(wide))

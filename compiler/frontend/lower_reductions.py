@@ -42,7 +42,7 @@ def _masked_mean(w: Lowering, node: Node) -> Tensor:
     straight = flag in w.flags and forms.is_whole(mask, rows) and form.lead == 1
     if not straight or (mask.terms[0].index.reshape(-1) != np.arange(rows)).any():
         raise Unsupported("a mean over rows chosen in another way", "use a padding mask")
-    if mask.gain != 1.0 or (mask.offset != 0).any() or (mask.terms[0].coefficient != 1).any():
+    if not forms.is_plain(mask):
         raise Unsupported("a mean over rows without their flag", "use a padding mask")
     turned = forms.move(form, lambda x: np.moveaxis(x, axis, 0).reshape(rows, -1))
     cols = turned.shape[1]

@@ -50,6 +50,7 @@ def model_inputs(model: onnx.ModelProto) -> tuple[ModelInput, ...]:
 
 
 def dimensions(value: onnx.ValueInfoProto) -> Dims:
+    """Dimensions as declared; an open one is a name, made up where the file has none."""
     return tuple(
         d.dim_value if fixed_dimension(d) else (d.dim_param or f"{value.name} axis {i}")
         for i, d in enumerate(value.type.tensor_type.shape.dim)
@@ -70,6 +71,7 @@ def _input_dtype(value: onnx.ValueInfoProto) -> np.dtype[Any]:
 
 
 def decode(tensor: onnx.TensorProto) -> Array:
+    """The numbers of a tensor in a dtype numpy computes with."""
     array = numpy_helper.to_array(tensor)
     # Half and double floats become float32; the rows are float64 in the end.
     if array.dtype.kind == "f" or "float" in array.dtype.name:

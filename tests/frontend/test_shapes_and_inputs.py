@@ -186,3 +186,12 @@ def test_a_batch_that_mixes_samples_is_refused(net: Any, importer: Any) -> None:
     n.output(y, "y", [2, 2, 4])
     with pytest.raises(ModelError, match="not independent"):
         importer(n)
+
+
+def test_ids_that_count_from_a_later_row(net: Any, agree: Any) -> None:
+    n = net()
+    n.input("ids", [1, 4], "i")
+    x = n.op("Gather", n.weight(9, 8), n.op("Add", "ids", n.const(2, np.int64)))
+    n.output(n.op("MatMul", x, n.weight(8, 3)), "y", [1, 4, 3])
+    graph = agree(n, {"ids": np.array([[0, 6, 3, 1]])})
+    assert graph.inputs[0].id_count == 7
