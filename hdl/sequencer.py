@@ -72,7 +72,9 @@ class Sequencer(wiring.Component):
     ``start`` is high for one cycle, ``unit`` (index into ``chip.units``), ``select``, the operands,
     ``row``, ``space`` (0 data, 1 key, 2 value), ``lanes`` (index into the lane counts) and
     ``reuse`` are stable from it to ``done``. ``ended`` ends the loop of a sequence section at its
-    last instruction; ``clear`` is high for one cycle when that loop ends.
+    last instruction; ``clear`` is high for one cycle when that loop ends. With a loop that loads
+    caches: before the first row it is entered if ``load_offered``, else left out once
+    ``token_offered``; the next loop goes on with the row after its last.
     """
 
     def __init__(self, chip: Chip) -> None:
@@ -80,6 +82,7 @@ class Sequencer(wiring.Component):
         self.steps = steps(chip)
         most = max(s.instruction.select for s in self.steps)
         self.kinds = [u.kind for u in chip.units]
+        self.loads = any(s.loop.load for s in self.steps)
         super().__init__(
             {
                 "start": Out(1),
@@ -92,6 +95,7 @@ class Sequencer(wiring.Component):
                 "space": Out(2),
                 "lanes": Out(range(max(2, len(lane_counts(chip))))),
                 "reuse": Out(1),
+                **({"load_offered": In(1), "token_offered": In(1)} if self.loads else {}),
                 **{name: Out(operand_bits(chip, name)) for name in OPERANDS},
             }
         )
@@ -122,10 +126,22 @@ class Sequencer(wiring.Component):
         loop_start = _table(m, pc, [s.loop_start for s in self.steps], "loop_start")
         last_row = _table(m, pc, [s.loop.rows - 1 for s in self.steps], "last_row")
         sequence = _table(m, pc, [int(s.sequence) for s in self.steps], "sequence")
+        load = _table(m, pc, [int(s.loop.load) for s in self.steps], "load")
         finished = Signal()
-        m.d.comb += finished.eq((row == last_row) | (sequence & self.ended))
+        loaded = Signal()
+        m.d.comb += [
+            finished.eq((row == last_row) | (sequence & self.ended)),
+            loaded.eq(load & self.ended & (row != last_row)),
+        ]
 
         with m.FSM(name="phase"):
+            if self.loads:
+                with m.State("choose"):
+                    with m.If(self.load_offered):
+                        m.next = "fetch"
+                    with m.Elif(self.token_offered):
+                        m.d.sync += pc.eq(sum(s.loop.load for s in self.steps))
+                        m.next = "fetch"
             with m.State("fetch"):
                 m.d.sync += [getattr(self, name).eq(value) for name, value in chosen.items()]
                 m.d.sync += [getattr(self, name).eq(value) for name, value in operands.items()]
@@ -140,18 +156,22 @@ class Sequencer(wiring.Component):
             with m.State("run"), m.If(self.done):
                 m.next = "fetch"
                 m.d.comb += [
-                    advance.eq(loop_end & ~finished),
-                    restart.eq(loop_end & finished),
-                    self.clear.eq(restart & sequence),
+                    advance.eq(loop_end & (~finished | loaded)),
+                    restart.eq(loop_end & finished & ~loaded),
+                    self.clear.eq(loop_end & finished & sequence),
                 ]
-                with m.If(advance):
-                    m.d.sync += [pc.eq(loop_start), row.eq(row + 1)]
+                with m.If(advance & ~loaded):
+                    m.d.sync += pc.eq(loop_start)
+                with m.Elif((pc == count - 1) | (restart & load)):
+                    m.d.sync += pc.eq(0)
                 with m.Else():
-                    m.d.sync += pc.eq(0 if count == 1 else pc + 1)
-                    with m.If(pc == count - 1):
-                        m.d.sync += pc.eq(0)
+                    m.d.sync += pc.eq(pc + 1)
+                with m.If(advance):
+                    m.d.sync += row.eq(row + 1)
                 with m.If(restart):
                     m.d.sync += row.eq(0)
+                    if self.loads:
+                        m.next = "choose"
         return m
 
     def _operands(

@@ -90,14 +90,13 @@ class Receive(wiring.Component):
             m.d.comb += ready.eq(active & (self.select == index) & ~short[index])
             with m.If(self.write_en & (self.select == index)):
                 m.d.sync += short[index].eq((short[index] | last) & ~matrix_end)
-        with m.If(self.clear):
-            m.d.sync += self.ended.eq(0)
+        ended = Signal()
+        m.d.comb += self.ended.eq(ended | (self.write_en & ~padding & last & sequence))
+        m.d.sync += ended.eq(self.ended & ~self.clear)
         with m.If(self.write_en):
             m.d.sync += [self.write_addr.eq(self.write_addr + 1), column.eq(column + 1)]
             with m.If(row_end):
                 m.d.sync += [active.eq(0), column.eq(0)]
-            with m.If(~padding & last & sequence):
-                m.d.sync += self.ended.eq(1)
         with m.If(self.start):
             m.d.sync += [active.eq(1), self.write_addr.eq(self.d)]
         return m

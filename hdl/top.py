@@ -11,9 +11,6 @@ from amaranth import Module, Signal, Value, signed
 from amaranth.hdl import Elaboratable
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Member, Out
-from hwcompile.hdl.gather import GatherUnit
-from hwcompile.hdl.rotate import RotateUnit
-from hwcompile.hdl.sum_rows import SumRowsUnit
 
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.chip import Chip, Instruction, Loop, Port, Section, UnitKind
@@ -21,10 +18,12 @@ from hwcompile.hdl import linear
 from hwcompile.hdl.attend import AttendUnit
 from hwcompile.hdl.elementwise import ElementwiseUnit
 from hwcompile.hdl.embed import EmbedUnit
+from hwcompile.hdl.gather import GatherUnit
 from hwcompile.hdl.kv_cache import KeyValueCache, element_bits
 from hwcompile.hdl.lookup import LookupUnit
 from hwcompile.hdl.memory import Ram
 from hwcompile.hdl.normalise import NormaliseUnit
+from hwcompile.hdl.rotate import RotateUnit
 from hwcompile.hdl.sequencer import Sequencer, row_bits
 from hwcompile.hdl.stream import (
     Emit,
@@ -35,6 +34,7 @@ from hwcompile.hdl.stream import (
     receive_cycles,
     receive_of,
 )
+from hwcompile.hdl.sum_rows import SumRowsUnit
 from hwcompile.hdl.unit import Task, Unit, Widths
 
 CORE_NAME = "hw_core"
@@ -112,7 +112,7 @@ def with_cycles(chip: Chip, plans: Sequence[linear.LinearPlan]) -> Chip:
         sections=tuple(
             Section(
                 s.kind,
-                tuple(Loop(x.rows, tuple(cost(i, x) for i in x.body)) for x in s.loops),
+                tuple(replace(x, body=tuple(cost(i, x) for i in x.body)) for x in s.loops),
             )
             for s in chip.sections
         ),
@@ -219,6 +219,12 @@ class Core(wiring.Component):
     ) -> None:
         receive: Receive = units["receive"]
         m.d.comb += [receive.clear.eq(sequencer.clear), sequencer.ended.eq(receive.ended)]
+        if sequencer.loads:
+            cache = next(p for p in self.chip.inputs() if p.kind == "cache")
+            m.d.comb += [
+                sequencer.load_offered.eq(getattr(self, f"{cache.name}_tvalid")),
+                sequencer.token_offered.eq(getattr(self, f"{self.chip.inputs()[0].name}_tvalid")),
+            ]
         for index, port in enumerate(self.chip.inputs()):
             self._connect_port(m, port, receive, "", index)
         emit: Emit = units["emit"]

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from hwcompile.compiler.errors import ModelError
+from hwcompile.compiler.errors import ModelError, UsageError
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.chip import (
     Chip,
@@ -53,13 +53,23 @@ _UNIT_ORDER: tuple[UnitKind, ...] = (
 )
 
 
+CACHE_PORT = "s_axis_cache"
+_SPACES: tuple[Space, Space] = ("key", "value")
+
+
 def plan_chip(
-    program: ir.Program, matrices: Iterable[MatrixPlan] = (), logits_port: bool = True
+    program: ir.Program,
+    matrices: Iterable[MatrixPlan] = (),
+    logits_port: bool = True,
+    cache_port: bool = False,
 ) -> Chip:
     """The Chip of a Program; ``matrices`` gives every Linear its plan (default: 1 phase).
 
-    Raises ModelError for a program whose sequence section needs all rows of a value at once.
+    Raises ModelError for a program whose sequence section needs all rows of a value at once, and
+    UsageError for a ``cache_port`` on anything but a decoder.
     """
+    if cache_port and program.sections != ("sequence",):
+        raise UsageError("only a decoder has a cache port", "compile without --cache-port")
     tasks = _tasks(program)
     loops = _loops(program, tasks)
     placement = _Placement(program, loops)
@@ -70,7 +80,8 @@ def plan_chip(
         sections=tuple(
             Section(
                 kind,
-                tuple(
+                ((placement.load_loop(loops[0].rows),) if cache_port else ())
+                + tuple(
                     Loop(loop.rows, placement.body(loop)) for loop in loops if loop.section == index
                 ),
             )
@@ -89,7 +100,9 @@ def plan_chip(
             for op in unit.operations
             if isinstance(op, ir.Gather)
         ),
-        ports=_input_ports(program) + _output_ports(program, logits_port),
+        ports=_input_ports(program)
+        + ((placement.cache_port(),) if cache_port else ())
+        + _output_ports(program, logits_port),
         memories=placement.memories(),
         regions=tuple(placement.regions.values()),
         key_value_regions=tuple(placement.key_value_regions.values()),
@@ -216,8 +229,8 @@ def _targets(program: ir.Program) -> dict[str, tuple[_Target, ...]]:
     for op in program.operations:
         if isinstance(op, ir.Attend):
             pair = _pair(op)
-            for key, space in ((pair.key, "key"), (pair.value, "value")):
-                target = _Target(pair, "key" if space == "key" else "value")
+            for key, space in zip((pair.key, pair.value), _SPACES, strict=True):
+                target = _Target(pair, space)
                 if target not in targets.get(key, ()):
                     targets[key] = (*targets.get(key, ()), target)
     return targets
@@ -412,11 +425,50 @@ class _Placement:
         key = target.pair.key if target.space == "key" else target.pair.value
         return self._program.values[key].cols // target.pair.kv_heads
 
+    def load_loop(self, rows: int) -> Loop:
+        """Fills the key and value memories from the cache port, a row of each in turn."""
+        body = []
+        for pair, region in self.key_value_regions.items():
+            for space in _SPACES:
+                body.append(
+                    Instruction(
+                        unit="receive",
+                        select=len(self._program.inputs),
+                        output=pair.key if space == "key" else pair.value,
+                        d=Operand(region.base, region.kv_heads),
+                        space=space,
+                        lanes=self._lanes(_Target(pair, space)),
+                    )
+                )
+        return Loop(rows, tuple(body), load=True)
+
+    def cache_port(self) -> Port:
+        """The port of the load loop. Raises UsageError for keys and values of different widths."""
+        values = self._keys_and_values()
+        if len({value.cols for value in values}) != 1:
+            raise UsageError("keys and values of different widths have no common cache port")
+        return Port(
+            name=CACHE_PORT,
+            direction="in",
+            kind="cache",
+            value="",
+            section=0,
+            rows=values[0].rows * len(values),
+            cols=values[0].cols,
+            bits=max(value.bits for value in values),
+            signed=True,
+        )
+
+    def _keys_and_values(self) -> list[ir.Value]:
+        keys = [key for pair in self.key_value_regions for key in (pair.key, pair.value)]
+        return [self._program.values[key] for key in keys]
+
     # -- results
 
     def memories(self) -> tuple[Memory, ...]:
         values = self._program.values
-        bits = max((values[key].bits for key in self.regions), default=1)
+        stored = [values[key] for key in self.regions] + self._keys_and_values()
+        bits = max((value.bits for value in stored), default=1)
         found = [Memory("data", max(2, self._data_words), bits, "data")]
         pairs = list(self.key_value_regions)
         if pairs:

@@ -30,7 +30,7 @@ from cocotb.utils import get_sim_time
 GAP_CHANCE = 0.3
 LONGEST_GAP = 7
 RESET_CYCLES = 4
-FEED_PORT, TOKEN_PORT = "s_axis", "m_axis"
+FEED_PORT, TOKEN_PORT, CACHE_PORT = "s_axis", "m_axis", "s_axis_cache"
 
 
 class Stream:
@@ -48,6 +48,12 @@ class Stream:
         self.lasts: list[int] = []
         self.times: list[float] = []
         self.passed = Event()
+
+    async def reached(self, count: int) -> None:
+        """Wait until ``count`` beats have passed."""
+        while len(self.times) < count:
+            self.passed.clear()
+            await self.passed.wait()
 
     async def gap(self) -> None:
         """Pause for some cycles, now and then."""
@@ -67,6 +73,7 @@ class Stream:
             await RisingEdge(self.ready)
         self.valid.value = 0
         self.times.append(get_sim_time("ns"))
+        self.passed.set()
 
     async def collect(self, count: int) -> None:
         """Take ``count`` beats."""
@@ -90,26 +97,32 @@ class Stream:
         self.ready.value = 0
 
 
-async def feed(stream: Stream, samples: list[dict[str, Any]], token: Stream | None) -> None:
-    """Send the beats of all samples, those that are generated included."""
+async def feed(stream: Stream, samples: list[dict[str, Any]], streams: dict[str, Stream]) -> None:
+    """Send the beats of all samples, those that are generated included.
+
+    Caches are offered after the last token before them, and before the first token after them.
+    """
     name = stream.port["name"]
-    answered = 0
+    answered = tokens = loaded = 0
     for sample in samples:
         beats = sample["inputs"].get(name, [])
-        count = len(beats) + (sample.get("generate", 0) if name == FEED_PORT else 0)
+        caches = len(sample["inputs"].get(CACHE_PORT, []))
+        more = sample.get("generate", 0)
+        if name == CACHE_PORT and caches:
+            await streams[FEED_PORT].reached(tokens)
+        if name == FEED_PORT and caches:
+            await streams[CACHE_PORT].reached(loaded + 1)
+        count = len(beats) + (more if name == FEED_PORT else 0)
         for index in range(count):
-            beat = beats[index] if index < len(beats) else await answer(token, answered + index)
+            if index < len(beats):
+                beat = beats[index]
+            else:
+                await streams[TOKEN_PORT].reached(answered + index)
+                beat = streams[TOKEN_PORT].beats[answered + index - 1]
             await stream.send(beat, index == count - 1)
         answered += sample["outputs"].get(TOKEN_PORT, 0)
-
-
-async def answer(token: Stream | None, count: int) -> int:
-    """The last of the first ``count`` tokens, once they are there."""
-    assert token is not None, f"no port {TOKEN_PORT} to generate from"
-    while len(token.beats) < count:
-        token.passed.clear()
-        await token.passed.wait()
-    return token.beats[count - 1]
+        tokens += len(sample["inputs"].get(FEED_PORT, [])) + more
+        loaded += caches
 
 
 async def take(stream: Stream, samples: list[dict[str, Any]]) -> None:
@@ -177,8 +190,8 @@ async def chip(dut: Any) -> None:
     dut.aresetn.value = 1
     await RisingEdge(dut.aclk)
 
-    token = next((s for s in outs if s.port["name"] == TOKEN_PORT), None)
-    tasks = [cocotb.start_soon(feed(s, samples, token)) for s in ins]
+    by_name = {s.port["name"]: s for s in streams}
+    tasks = [cocotb.start_soon(feed(s, samples, by_name)) for s in ins]
     tasks += [cocotb.start_soon(take(s, samples)) for s in outs]
 
     async def finish() -> None:

@@ -90,34 +90,46 @@ def chip_samples(
     ports: Sequence[Port],
     arrays: Mapping[str, IntArray],
     expected: Mapping[str, IntArray] | None = None,
+    caches: Sequence[Sequence[int]] = (),
 ) -> list[ChipSample]:
     """Samples from integer matrices by value key, ``[N, rows, cols]``.
 
     Rows of a sequence may be fewer than the context. ``expected``: output values by key, likewise;
-    the arg-max of logits is expected on the token port.
+    the arg-max of logits is expected on the token port. ``caches``: what each sample loads first
+    (:func:`cache_beats`).
     """
     count = len(next(iter(arrays.values())))
+    given = [p for p in ports if p.direction == "in" and p.kind != "cache"]
+    loads = next((p.name for p in ports if p.kind == "cache"), "")
     return [
         ChipSample(
-            {p.name: _beats(arrays[p.value][n]) for p in ports if p.direction == "in"},
-            {p.name: _answers(p, ports, arrays) for p in ports if p.direction == "out"},
+            {p.name: _beats(arrays[p.value][n]) for p in given}
+            | ({loads: caches[n]} if caches else {}),
+            {p.name: _answers(p, given, arrays) for p in ports if p.direction == "out"},
             expected=_expected(ports, expected, n) if expected is not None else {},
         )
         for n in range(count)
     ]
 
 
+def cache_beats(chip: Chip, rows: Mapping[str, IntArray]) -> list[list[int]]:
+    """Beats of the cache port for each sample.
+
+    ``rows``: keys and values by value key, ``[N, length, cols]``.
+    """
+    sides = [rows[k] for region in chip.key_value_regions for k in (region.key, region.value)]
+    return [_beats(x) for x in np.concatenate(sides, axis=2)]
+
+
 def _beats(matrix: IntArray) -> list[int]:
     return [int(x) for x in matrix.ravel()]
 
 
-def _answers(port: Port, ports: Sequence[Port], arrays: Mapping[str, IntArray]) -> int:
+def _answers(port: Port, given: Sequence[Port], arrays: Mapping[str, IntArray]) -> int:
     """Beats a port answers to a sample: rows of its section's inputs that came, times columns."""
     if port.tlast == "matrix" and port.kind == "tensor":
         return port.rows * port.cols
-    rows = [
-        arrays[p.value].shape[1] for p in ports if p.direction == "in" and p.section == port.section
-    ]
+    rows = [arrays[p.value].shape[1] for p in given if p.section == port.section]
     return int(min(rows)) * port.cols
 
 

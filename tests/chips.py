@@ -50,10 +50,14 @@ def lower(chip: Chip) -> tuple[list[LinearPlan], dict[str, str]]:
 
 
 def build(
-    program: ir.Program, folder: Path, style: Style = "auto", logits_port: bool = True
+    program: ir.Program,
+    folder: Path,
+    style: Style = "auto",
+    logits_port: bool = True,
+    cache_port: bool = False,
 ) -> Built:
     """Plan the chip and write its Verilog."""
-    chip = plan_chip(program, choose_styles(program, style), logits_port)
+    chip = plan_chip(program, choose_styles(program, style), logits_port, cache_port)
     plans, blocks = lower(chip)
     chip = with_cycles(chip, plans)
     folder.mkdir(parents=True, exist_ok=True)

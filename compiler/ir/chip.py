@@ -27,7 +27,7 @@ UnitKind = Literal[
 ]
 Space = Literal["data", "key", "value"]
 LinearStyle = Literal["bitplane", "folded"]
-PortKind = Literal["ids", "flags", "tensor", "token", "logits"]
+PortKind = Literal["ids", "flags", "tensor", "cache", "token", "logits"]
 MemoryKind = Literal["data", "key", "value"]
 
 FETCH_CYCLES = 1
@@ -77,10 +77,15 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """``body`` once for each row 0 .. rows - 1; in a sequence section TLAST ends it earlier."""
+    """``body`` once for each row 0 .. rows - 1; in a sequence section TLAST ends it earlier.
+
+    ``load``: fills the caches, row by row; entered only when the cache port offers a beat before
+    the first token, and the rows it loaded are rows that the loop of the tokens begins after.
+    """
 
     rows: int
     body: tuple[Instruction, ...]
+    load: bool = False
 
     def row_cycles(self, row: int) -> int:
         return sum(i.row_cycles(row) for i in self.body)
@@ -88,7 +93,9 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Loops in order. A ``sequence`` section is exactly one loop, its counter the position."""
+    """Loops in order. A ``sequence`` section is one loop, its counter the position; before it,
+    where there is a cache port, the loop that loads the caches.
+    """
 
     kind: SectionKind
     loops: tuple[Loop, ...]
@@ -154,7 +161,8 @@ class Port:
 
     A matrix ``[rows, cols]`` of ``value`` goes row by row. ``signed``: TDATA is sign-extended.
     ``pad``: what stands for beats that an early TLAST leaves out. ``section``: when it is in use.
-    ``tlast``: on an output, after each ``row`` or after the whole ``matrix``.
+    ``tlast``: on an output, after each ``row`` or after the whole ``matrix``. A ``cache`` port
+    takes for each position a row of the key and a row of the value of each attention, in order.
     """
 
     name: str
@@ -239,6 +247,7 @@ class Chip:
             for section in self.sections
             if section.kind == "sequence"
             for loop in section.loops
+            if not loop.load
         )
 
     def cycles_total(self, tokens: int = 0) -> int:

@@ -19,6 +19,7 @@ from hwcompile.sim import reference
 from hwcompile.sim.runner import (
     ChipSample,
     bundle_files,
+    cache_beats,
     chip_samples,
     output_arrays,
     port_records,
@@ -130,6 +131,22 @@ def test_the_bundle_runs_alone_and_notices_a_flipped_value(
     done = make()
     assert done.returncode != 0
     assert "port m_axis, beat 2" in done.stdout
+
+
+def test_caches_are_loaded_before_the_first_token(tmp_path: Path) -> None:
+    program = programs.tiny_decoder(context=4)
+    built = chips.build(program, tmp_path, cache_port=True)
+    key, output = program.inputs[0].value.key, program.outputs[0].value
+    samples = []
+    for length, count in ((2, 1), (0, 2), (1, 3), (3, 1)):
+        ids = np.arange(7 * length, 7 * length + length + count).reshape(1, -1, 1) % 12
+        expected = {output: reference.run(program, {key: ids})["logits"][:, length:]}
+        beats: list[list[int]] = []
+        if length:
+            _, caches = reference.run_with_caches(program, {key: ids[:, :length]})
+            beats = cache_beats(built.chip, caches.rows)
+        samples += chip_samples(built.ports, {key: ids[:, length:]}, expected, beats)
+    simulate(tmp_path, built.ports, samples, QUICK, gaps_seed=3, timeout=50_000)
 
 
 def test_ports_survive_json(llama: chips.Built) -> None:
