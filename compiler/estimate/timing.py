@@ -84,14 +84,39 @@ class TimingReport:
         return self.slowest.critical_ns
 
 
-def analyse_timing(synthesis: SynthesisResult, target: Target) -> TimingReport:
-    """Timing of all modules of a synthesis, children before their parents."""
+def analyse_timing(
+    synthesis: SynthesisResult,
+    target: Target,
+    earlier: tuple[SynthesisResult, TimingReport] | None = None,
+) -> TimingReport:
+    """Timing of all modules of a synthesis, children before their parents.
+
+    From an ``earlier`` analysis for the same target it takes what has not changed since.
+    """
     done: dict[str, ModuleTiming] = {}
     for name in _children_first(synthesis):
-        module = synthesis.modules[name]
-        netlist = read_netlist(module.netlist_json, name, target.library)
-        done[name] = module_timing(netlist, target, done)
+        known = _unchanged(synthesis, name, done, earlier) if earlier is not None else None
+        if known is None:
+            path = synthesis.modules[name].netlist_json
+            known = module_timing(read_netlist(path, name, target.library), target, done)
+        done[name] = known
     return TimingReport({name: done[name] for name in synthesis.modules})
+
+
+def _unchanged(
+    synthesis: SynthesisResult,
+    name: str,
+    done: Mapping[str, ModuleTiming],
+    earlier: tuple[SynthesisResult, TimingReport],
+) -> ModuleTiming | None:
+    """The earlier timing of a module whose netlist and children are still the same."""
+    before, report = earlier
+    module = synthesis.modules[name]
+    if name not in before.modules or before.modules[name].folder != module.folder:
+        return None
+    if any(done.get(child) is not report.modules.get(child) for child in module.children):
+        return None
+    return report.modules[name]
 
 
 def _children_first(synthesis: SynthesisResult) -> list[str]:

@@ -225,8 +225,11 @@ def test_modules_are_split_without_comments() -> None:
     assert list(split_modules(PAIR + LEAF)) == ["pair", "leaf"]
 
 
-WIDE = """module wide (input clk, input [31:0] a, b, output reg [31:0] y);
-  always @(posedge clk) y <= a + b;
+WIDE = """module wide (input clk, input [31:0] x, z, output reg [31:0] y);
+  reg [31:0] a, b;
+  always @(posedge clk) begin
+    a <= x; b <= z; y <= a + b;
+  end
 endmodule
 """
 

@@ -166,3 +166,10 @@ def test_area_report(store: tuple[SynthesisResult, TimingReport], target: Target
     content = report.to_json()
     assert content["layers"][0]["um2_per_weight"] == layer.um2_per_weight
     assert content["gate_equivalents"] == pytest.approx(cells / 0.798)
+
+
+def test_unchanged_modules_are_not_analysed_again(
+    store: tuple[SynthesisResult, TimingReport], target: Target
+) -> None:
+    again = analyse_timing(store[0], target, earlier=store)
+    assert again.modules["store"] is store[1].modules["store"]
