@@ -11,9 +11,8 @@ from hwcompile.compiler.emit import manifest as manifests
 from hwcompile.compiler.emit.manifest import tool_versions
 from hwcompile.compiler.emit.report import ModuleCheck
 from hwcompile.compiler.errors import MismatchError
-from hwcompile.compiler.execute import Design, open_design
+from hwcompile.compiler.execute import Design, open_design, planned, port_options
 from hwcompile.compiler.hardware import Hardware, build_hardware
-from hwcompile.passes.plan_chip import plan_chip
 
 
 def verify(
@@ -48,7 +47,8 @@ def verify(
 
 def rebuild(design: Design) -> Hardware:
     """The chip that the bundle's program gives, with its Verilog."""
-    return build_hardware(design.program, design.manifest.options.get("style", "auto"))
+    options = design.manifest.options
+    return build_hardware(design.program, options.get("style", "auto"), **port_options(design))
 
 
 def compare(
@@ -65,12 +65,14 @@ def compare(
     rtl = design.folder / "rtl"
     seed = int(design.manifest.options.get("seed", 0))
     vectors = checks.vectors(design.program, hardware.chip, level, seed + 1)
+    ours = design.manifest.tools.get("hwcompile") == tool_versions()["hwcompile"]
     tell("lint and simulation of the Verilog on disk")
     try:
         found = checks.check_hardware(rtl, vectors, level)
     except MismatchError as error:
-        raise MismatchError(error.message + _where(hardware, rtl), error.hint) from error
-    if design.manifest.tools.get("hwcompile") != tool_versions()["hwcompile"]:
+        where = _where(hardware, rtl) if ours else ""
+        raise MismatchError(error.message + where, error.hint) from error
+    if not ours:
         tell("made by another version of hwcompile: its text is not compared with ours")
         return found
     differing = checks.differing_modules(hardware, rtl)
@@ -93,7 +95,7 @@ def check_own_vectors(design: Design) -> None:
     Raises:
         MismatchError: naming sample and port.
     """
-    chip = plan_chip(design.program)
+    chip = planned(design)
     path = design.folder / "sim" / "vectors.json"
     try:
         samples = json.loads(path.read_text(encoding="utf-8"))["samples"]

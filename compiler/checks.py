@@ -7,6 +7,7 @@ lies on disk.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ GENERATED = {"fast": 4, "full": 1 << 30}
 SAMPLES = {"fast": 2, "full": 6}
 SHORT_TOKENS = 2
 LINT_SECONDS = 600
+_DIFFERENCE = re.compile(r"sample \d+, port \w+, beat \d+: \[[^\]]*\] instead of \[[^\]]*\]")
 MOST_NAMED = 4
 
 
@@ -173,14 +175,15 @@ def simulate(
     rtl: Path, checked: Vectors, gaps_seed: int | None = None, engine: Engine = "verilator"
 ) -> None:
     """Simulate the whole chip. Raises MismatchError naming sample, port and beat."""
-    runner.simulate(
-        rtl,
-        checked.chip.ports,
-        checked.samples,
-        engine,
-        gaps_seed,
-        timeout=checked.timeout,
-    )
+    ports = checked.chip.ports
+    try:
+        runner.simulate(rtl, ports, checked.samples, engine, gaps_seed, timeout=checked.timeout)
+    except MismatchError as error:
+        found = list(dict.fromkeys(_DIFFERENCE.findall(error.message)))
+        if not found:
+            raise
+        lines = "\n".join(f"  {line}" for line in found[:MOST_NAMED])
+        raise MismatchError(f"the RTL differs from the reference\n{lines}", error.hint) from error
 
 
 def lint(rtl: Path, files: Sequence[str]) -> None:
