@@ -53,6 +53,11 @@ def test_verilog_is_clean(name: str, tmp_path: Path) -> None:
     assert memories == {p.name for p in tmp_path.glob("hw_ram_*")}
 
 
+def test_a_chip_without_phases_is_clean(tmp_path: Path) -> None:
+    chips.build(programs.tiny_decoder(), tmp_path, style="bitplane")
+    assert lint(tmp_path) == []
+
+
 def test_no_logits_port(tmp_path: Path) -> None:
     built = chips.build(programs.tiny_decoder(), tmp_path, logits_port=False)
     text = (tmp_path / "hw_top.v").read_text()
