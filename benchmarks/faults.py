@@ -85,7 +85,7 @@ def attempt(
                 audit.verify(folder, level)
             message = ""
         except MismatchError as error:
-            message = error.message.replace(f"{folder}/", "")
+            message = error.message.replace(f"{folder}/", "").partition("\n")[0]
         seconds = round(time.monotonic() - began, 1)
     return Trial(fault.kind, fault.what, _catcher(message), message, seconds)
 
@@ -163,8 +163,8 @@ def main() -> int:
         for fault in bar.track(seeded, total=options.count, description="verifying"):
             trial = attempt(options.bundle, fault, level, not options.manifest, hardware)
             trials.append(trial)
-            document = {"schema": "hwcompile-faults/1", "trials": [asdict(t) for t in trials]}
-            text = json.dumps(document, indent=1) + "\n"
+            records = ",\n".join(json.dumps(asdict(t)) for t in trials)
+            text = f'{{"schema": "hwcompile-faults/1", "trials": [\n{records}\n]}}\n'
             options.out.with_suffix(".json").write_text(text, encoding="utf-8")
             page = markdown(trials, command)
             options.out.with_suffix(".md").write_text(page, encoding="utf-8")
