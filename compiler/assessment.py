@@ -28,8 +28,8 @@ from hwcompile.compiler.estimate.facts import DesignFacts, GroupArea, Memory
 from hwcompile.compiler.estimate.synthesis import SynthesisResult
 from hwcompile.compiler.estimate.targets import Target
 from hwcompile.compiler.estimate.timing import TimingReport
-from hwcompile.compiler.frontend.onnx_import import PassLog
 from hwcompile.compiler.hardware import Hardware, Matrix
+from hwcompile.compiler.importing import PassLog
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.chip import Chip
 from hwcompile.compiler.ir.graph import Graph

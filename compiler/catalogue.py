@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 
 from hwcompile.compiler.estimate.targets import load_target, target_names
-from hwcompile.compiler.frontend.onnx_import import GRAPH_PASSES, TENSOR_PASSES
 from hwcompile.compiler.frontend.operators import OPERATORS
+from hwcompile.compiler.importing import GRAPH_PASSES, TENSOR_PASSES
 from hwcompile.compiler.pipeline import STAGES
 
 

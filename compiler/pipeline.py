@@ -23,8 +23,9 @@ from hwcompile.compiler.estimate.figures import load_tables
 from hwcompile.compiler.estimate.scenario import DEFAULT, load_scenario
 from hwcompile.compiler.estimate.targets import Target, load_target
 from hwcompile.compiler.execute import read_npz
-from hwcompile.compiler.frontend.onnx_import import PassLog, PassRecord, import_model, load_model
+from hwcompile.compiler.frontend import load_model
 from hwcompile.compiler.hardware import Hardware, build_hardware
+from hwcompile.compiler.importing import PassLog, PassRecord, import_model
 from hwcompile.compiler.ir import serialise
 from hwcompile.compiler.ir.graph import Graph
 from hwcompile.compiler.ir.program import Program

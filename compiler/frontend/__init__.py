@@ -1,21 +1,23 @@
-"""The front-end: ONNX files in, :class:`~hwcompile.compiler.ir.graph.Graph` out."""
+"""The front-end: ONNX files become a TensorGraph, and a TensorGraph the operations of a Graph.
 
-from hwcompile.compiler.frontend.onnx_import import (
-    PassLog,
-    PassRecord,
-    describe_inputs,
-    import_graph,
-    import_model,
-    load_model,
-)
+``hwcompile.compiler.importing`` runs it with the passes in between.
+"""
+
+from hwcompile.compiler.frontend.finish import finish
+from hwcompile.compiler.frontend.load import describe_inputs, load_model
+from hwcompile.compiler.frontend.lower import lower
 from hwcompile.compiler.frontend.operators import OPERATORS
+from hwcompile.compiler.frontend.planning import make_plan
+from hwcompile.compiler.frontend.trace import trace
+from hwcompile.compiler.frontend.vet import vet
 
 __all__ = [
     "OPERATORS",
-    "PassLog",
-    "PassRecord",
     "describe_inputs",
-    "import_graph",
-    "import_model",
+    "finish",
     "load_model",
+    "lower",
+    "make_plan",
+    "trace",
+    "vet",
 ]

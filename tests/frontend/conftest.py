@@ -12,7 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from hwcompile.compiler.frontend import import_model, load_model
+from hwcompile.compiler.frontend import load_model
+from hwcompile.compiler.importing import import_model
 from hwcompile.compiler.ir.graph import Graph
 from hwcompile.sim.float_reference import evaluate
 

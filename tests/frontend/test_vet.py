@@ -12,7 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hwcompile.compiler.errors import ExitCode, ModelError
-from hwcompile.compiler.frontend import import_graph, load_model
+from hwcompile.compiler.frontend import load_model
+from hwcompile.compiler.importing import import_graph
 
 FLOAT = TensorProto.FLOAT
 

@@ -1,4 +1,4 @@
-"""The way in: an ONNX file becomes a Graph."""
+"""The way in: an ONNX file becomes a Graph, pass by pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import onnx
 from hwcompile.compiler.frontend.finish import finish
 from hwcompile.compiler.frontend.lower import lower
 from hwcompile.compiler.frontend.output_grids import mark_output_grids
-from hwcompile.compiler.frontend.plan import model_inputs
 from hwcompile.compiler.frontend.planning import make_plan
 from hwcompile.compiler.frontend.trace import trace
 from hwcompile.compiler.frontend.vet import vet
@@ -61,18 +60,6 @@ class PassRecord:
 PassLog = tuple[PassRecord, ...]
 
 
-def load_model(
-    path: str | Path, shapes: Mapping[str, tuple[int, ...]] | None = None
-) -> onnx.ModelProto:
-    """The vetted model of a file: functions inlined, external data read.
-
-    Raises ModelError: every reason a file is refused, or an open dimension that needs ``shapes``.
-    """
-    model = vet(Path(path))
-    trace(model, make_plan(model, shapes or {}))
-    return model
-
-
 def import_graph(
     path: str | Path, shapes: Mapping[str, tuple[int, ...]] | None = None
 ) -> tuple[Graph, PassLog]:
@@ -106,8 +93,3 @@ def import_model(
         log.append(PassRecord(graph_name, graph_result.changed, graph_result.lines))
     verify_graph(graph)
     return graph, tuple(log)
-
-
-def describe_inputs(path: str | Path) -> tuple[tuple[str, tuple[int | str, ...], str], ...]:
-    """Name, declared shape (open dimensions as text) and dtype of every input of a file."""
-    return tuple((i.name, i.dims, i.dtype.name) for i in model_inputs(vet(Path(path))))
