@@ -45,7 +45,7 @@ _RIPPLE = "techmap -map arithmetic.v\n"
 _SCRIPT = """\
 read_liberty -lib -ignore_miss_func cells.lib
 read_verilog -lib stubs.v
-read_verilog primitives.v
+read_verilog boxes.v
 read_verilog module.v
 hierarchy -check -top {top}
 proc
@@ -62,6 +62,7 @@ memory -nomap
 opt_clean
 memory_map
 opt -undriven -fine
+techmap -map primitives.v
 {adders}techmap
 {adders}techmap
 hierarchy
@@ -185,6 +186,7 @@ def make_job(
         {
             "module.v": text,
             "stubs.v": "".join(_stub(child, modules[child]) for child in _children(name, modules)),
+            "boxes.v": _data("boxes.v"),
             "primitives.v": _data("primitives.v"),
             "arithmetic.v": _data("arithmetic.v"),
             "mapping.v": _mapping(library),
