@@ -315,9 +315,14 @@ def _kind(graph: Graph) -> str:
 
 
 def _layout(program: Program, port: Any) -> str:
-    value = program.values[port.value]
     if port.kind in ("ids", "token"):
         return f"one token id a beat, {port.bits} bits"
+    if port.kind == "cache":
+        return (
+            f"before the first token: for each position {port.cols} elements of the key and of the "
+            f"value of each attention, one a beat, {port.bits} bits signed"
+        )
+    value = program.values[port.value]
     sign = "signed" if port.signed else "unsigned"
     return (
         f"{value.rows} x {value.cols} elements row by row, one a beat, {port.bits} bits {sign}, "

@@ -15,12 +15,13 @@ from hwcompile.compiler.emit import manifest as manifests
 from hwcompile.compiler.errors import MismatchError, OutputError, UsageError
 from hwcompile.compiler.estimate.targets import load_target
 from hwcompile.compiler.ir import serialise
+from hwcompile.compiler.ir.chip import Chip
 from hwcompile.compiler.ir.program import IntArray, Program
 from hwcompile.hdl.top import TOP_NAME
 from hwcompile.passes.plan_chip import plan_chip
 from hwcompile.sim import reference
 from hwcompile.sim.gate_chip import mapped_chip, simulate_gates
-from hwcompile.sim.runner import ChipResult, chip_samples, output_arrays, simulate
+from hwcompile.sim.runner import ChipResult, cache_beats, chip_samples, output_arrays, simulate
 
 ENGINES = ("reference", "rtl", "gates")
 Feeds = Mapping[str, NDArray[Any]]
@@ -64,6 +65,20 @@ def open_design(folder: str | Path) -> Design:
     except serialise.InvalidFile as error:
         raise MismatchError(f"{path}/reference: {error}", "rebuild the bundle") from error
     return Design(path, manifest, program)
+
+
+def port_options(design: Design) -> dict[str, bool]:
+    """The options that shape the chip's ports, as the bundle was compiled with."""
+    options = design.manifest.options
+    return {
+        "logits_port": bool(options.get("logits_port", True)),
+        "cache_port": bool(options.get("cache_port", False)),
+    }
+
+
+def planned(design: Design) -> Chip:
+    """The chip of a bundle, with its ports."""
+    return plan_chip(design.program, (), **port_options(design))
 
 
 def read_npz(path: str | Path) -> Results:
@@ -170,10 +185,17 @@ def _cache_outputs(
 def _run_rtl(
     design: Design, inputs: dict[str, IntArray], caches: reference.Caches | None, jobs: int = 1
 ) -> dict[str, IntArray]:
-    if caches is not None:
-        raise UsageError("caches can be loaded with --engine reference only")
-    ports = plan_chip(design.program).ports
-    samples = chip_samples(ports, inputs)
+    chip = planned(design)
+    ports = chip.ports
+    if not port_options(design)["logits_port"]:
+        raise UsageError("this chip has no logits port", "compile without --no-logits-port")
+    loads = caches is not None and caches.length > 0
+    if loads and not port_options(design)["cache_port"]:
+        raise UsageError(
+            "this chip has no port to load caches", "compile with --cache-port, or use reference"
+        )
+    beats = cache_beats(chip, caches.rows) if caches is not None and loads else ()
+    samples = chip_samples(ports, inputs, caches=beats)
     rtl = design.folder / "rtl"
     # The first sample alone, so that the simulator is built once before any run in parallel.
     results = simulate(rtl, ports, samples[:1])
@@ -192,7 +214,7 @@ def _run_gates(
 ) -> dict[str, IntArray]:
     """The netlist that synthesis makes of the Verilog on disk, all samples side by side."""
     if caches is not None:
-        raise UsageError("caches can be loaded with --engine reference only")
+        raise UsageError("caches cannot be loaded into gates", "use --engine reference or rtl")
     options = design.manifest.options
     if options.get("liberty"):
         raise UsageError("gates of a liberty file of your own cannot be simulated", "use rtl")
@@ -200,7 +222,7 @@ def _run_gates(
     rtl = design.folder / "rtl"
     files = [rtl / name for name in (rtl / "filelist.f").read_text(encoding="utf-8").split()]
     netlist = mapped_chip(files, TOP_NAME, target, jobs)
-    ports = plan_chip(design.program).ports
+    ports = planned(design).ports
     results = simulate_gates(netlist, target.library, ports, chip_samples(ports, inputs))
     arrays = output_arrays(ports, results)
     return {o.model_name: arrays[o.value] for o in design.program.outputs}

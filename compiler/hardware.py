@@ -42,15 +42,18 @@ class Hardware:
         return self.rtl["filelist.f"].split()
 
 
-def build_hardware(program: ir.Program, style: Style) -> Hardware:
+def build_hardware(
+    program: ir.Program, style: Style, logits_port: bool = True, cache_port: bool = False
+) -> Hardware:
     """The chip of a program and its Verilog."""
-    chip = plan_chip(program, choose_styles(program, style))
+    chip = plan_chip(program, choose_styles(program, style), logits_port, cache_port)
     unit = chip.unit("linear")
     operations = [op for op in (unit.operations if unit else ()) if isinstance(op, ir.Linear)]
     matrices, plans, texts = [], [], dict(PRIMITIVES)
     for number, (op, plan) in enumerate(zip(operations, chip.matrices, strict=True)):
         module = Ident(f"hw_matrix_{number}")
-        block = lower_weights(op.weight, program.values[op.inputs[0]].bits, plan.phases)
+        bits = program.values[op.inputs[0]].bits
+        block = lower_weights(op.weight, bits, plan.phases, share=True)
         plans.append(plan_linear(number, op, program.values[op.inputs[0]], block, module))
         texts[module] = matrix_block_verilog(block, module)
         matrices.append(Matrix(module, op, block.phases, counts(block)))

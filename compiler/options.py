@@ -82,6 +82,10 @@ class Options:
         (), "shape of an input whose file leaves it open (repeatable)", metavar="NAME=1x64"
     )
     style: str = _option("auto", "weight logic", choices=STYLES)
+    logits_port: bool = _option(
+        True, "no port for the logits: tokens only (no --engine rtl)", off="--no-logits-port"
+    )
+    cache_port: bool = _option(False, "a port that loads a decoder's caches")
     max_area_mm2: float | None = _option(None, "budget: die logic area in mm2", metavar="MM2")
     min_tokens_per_s: float | None = _option(None, "budget: tokens per second", metavar="RATE")
     scenario: str | None = _option(

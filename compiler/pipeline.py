@@ -84,7 +84,8 @@ def _bits(activations: str) -> int | None:
 
 
 def _generate(options: Options, program: Program) -> tuple[Any, ...]:
-    return (build_hardware(program, options.style),)  # type: ignore[arg-type]
+    style, logits, cache = options.style, options.logits_port, options.cache_port
+    return (build_hardware(program, style, logits, cache),)  # type: ignore[arg-type]
 
 
 def _verify(options: Options, program: Program, hardware: Hardware) -> tuple[Any, ...]:
@@ -151,7 +152,7 @@ STAGES = (
         _generate,
         ("program",),
         ("hardware",),
-        ("style",),
+        ("style", "logits_port", "cache_port"),
     ),
     Stage(
         "verify",
