@@ -1,0 +1,48 @@
+"""A weight block's mapped netlist run on given inputs, all rows side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwcompile.compiler.estimate.cells import CellLibrary
+from hwcompile.compiler.estimate.netlist import Netlist
+from hwcompile.compiler.ir.weight_logic import IntArray, WeightBlock, offset_planes
+from hwcompile.sim.gate_simulation import GateSimulator
+
+
+def simulate_block(
+    netlist: Netlist, library: CellLibrary, block: WeightBlock, x: IntArray
+) -> IntArray:
+    """Accumulators ``[rows, M]`` of the gates for signed ``x [rows, N]``.
+
+    To be compared with ``weight_logic.evaluate(block, x)``, bit for bit.
+    """
+    rows = len(x)
+    planes = [_words(plane) for plane in offset_planes(x, block.x_bits)]
+    gates = GateSimulator(netlist, library, rows)
+    gates.set("en", [1] * rows)
+    columns: list[IntArray] = []
+    for phase in range(block.phases):
+        if block.phases > 1:
+            gates.set("phase", [phase] * rows)
+        for index, plane in enumerate(planes):
+            gates.set("first", [int(index == 0)] * rows)
+            gates.set("x", plane)
+            gates.clock()
+        columns.append(_accumulators(gates.get("acc"), block))
+    return np.concatenate(columns, axis=1)[:, : block.outputs]
+
+
+def _words(plane: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> list[int]:
+    """Bits ``[N, rows]`` as one number a row."""
+    packed = np.packbits(plane.T, axis=1, bitorder="little")
+    return [int.from_bytes(row.tobytes(), "little") for row in packed]
+
+
+def _accumulators(values: list[int], block: WeightBlock) -> IntArray:
+    width = block.acc_bits
+    mask = (1 << width) - 1
+    return np.array(
+        [[value >> tree * width & mask for tree in range(block.trees)] for value in values],
+        np.int64,
+    )
