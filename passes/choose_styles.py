@@ -5,9 +5,8 @@ The rule for one sequence at a time, least area first:
 1. A matrix's results leave through one requantiser, an element a cycle, and a phase lasts as many
    cycles as the input has bits. So many trees (``x bits``) can share phases without loss of time:
    ``phases = ceil(columns / x bits)``.
-2. While all matrices of a row still take less time than its attention at full context, the number
-of
-   trees is halved: folding until matrix time meets attention time.
+2. While all matrices of a row still take less time than its attention at full context, the
+   number of trees is halved: folding until matrix time meets attention time.
 3. A matrix with no more columns than trees is not folded: ``bitplane``.
 
 What must NOT change: the results; a plan says only where time and area go.
