@@ -84,12 +84,16 @@ def quality(program: Program, calibration: Calibration) -> tuple[QualityLine, ..
 
 @dataclass(frozen=True, slots=True)
 class Silicon:
-    """What synthesis and timing found. ``files``: the bundle's ``netlist/``, name -> text."""
+    """What synthesis and timing found. ``files``: the bundle's ``netlist/``, name -> text.
+
+    ``full_adder_um2``: area of the library's full adder; None when it has no such cell.
+    """
 
     node_nm: float
     predictive: bool
     critical_path_ns: float
     critical_module: str
+    full_adder_um2: float | None
     areas: AreaReport
     cells: Mapping[str, int]
     files: Mapping[str, str]
@@ -108,6 +112,7 @@ def silicon(
         weights={name: m.operation.weight.size for name, m in matrices.items()},
         memories={ram_name(m.words, m.bits): _kind_of(m.kind) for m in hardware.chip.memories},
     )
+    adder = target.library.full_adder
     files = {f"{n}.v": m.netlist.read_text(encoding="utf-8") for n, m in synthesis.modules.items()}
     files["areas.json"] = json.dumps(areas.to_json(), indent=1, sort_keys=True) + "\n"
     return Silicon(
@@ -115,6 +120,7 @@ def silicon(
         predictive=target.predictive,
         critical_path_ns=timing.critical_ns,
         critical_module=timing.slowest.name,
+        full_adder_um2=target.library.cell(adder.cell).area_um2 if adder else None,
         areas=areas,
         cells={
             name: synthesis.instances[name] * sum(m.cells.values())
@@ -236,18 +242,24 @@ def _cols(program: Program, op: ir.Operation, index: int) -> int:
 
 
 def check_budgets(estimate: Estimate, options: Options) -> None:
-    """Raise BudgetError when area or speed misses what was asked for."""
+    """Raise BudgetError when area or speed misses what was asked for.
+
+    The area is that of the core: cells with room for their wires, and memories; not the pads.
+    """
     numbers = {q.name: q.mid for q in estimate.quantities}
-    die, rate = numbers["area.die_mm2"], numbers["performance.chip_rate"]
-    if options.max_area_mm2 is not None and die > options.max_area_mm2:
+    core, rate = numbers["area.core_mm2"], numbers["performance.chip_rate"]
+    if options.max_area_mm2 is not None and core > options.max_area_mm2:
+        other = "" if options.style == "folded" else ", or --style folded"
         raise BudgetError(
-            f"the die takes {die:.4g} mm2, {options.max_area_mm2:g} mm2 were allowed",
-            f"the nearest that fits: --max-area-mm2 {die * 1.001:.4g}, or --style folded",
+            f"the logic takes {core:.4g} mm2 of the die (cells, memories, room for wires), "
+            f"{options.max_area_mm2:g} mm2 were allowed",
+            f"the nearest that fits: --max-area-mm2 {core * 1.001:.4g}{other}",
         )
     if options.min_tokens_per_s is not None and rate < options.min_tokens_per_s:
+        other = "" if options.style == "bitplane" else ", or --style bitplane"
         raise BudgetError(
             f"the chip makes {rate:.4g} a second, {options.min_tokens_per_s:g} were asked for",
-            f"the nearest that fits: --min-tokens-per-s {rate * 0.999:.4g}, or --style bitplane",
+            f"the nearest that fits: --min-tokens-per-s {rate * 0.999:.4g}{other}",
         )
 
 
@@ -276,14 +288,7 @@ def report(
         title=title,
         kind=_kind(graph),
         estimate=estimate,
-        zeros=tuple(
-            LayerZeros(
-                layer_of(m),
-                m.operation.weight.size,
-                int((m.operation.weight == 0).sum()),
-            )
-            for m in hardware.matrices
-        ),
+        zeros=tuple(layer_zeros(m, silicon.full_adder_um2) for m in hardware.matrices),
         passes=tuple(PassNote(p.name, p.changed, "; ".join(p.lines)) for p in notes),
         quality=quality,
         verification=checks,
@@ -304,6 +309,13 @@ def report(
         tools=tool_versions(),
     )
     return build_report(inputs)
+
+
+def layer_zeros(matrix: Matrix, full_adder_um2: float | None) -> LayerZeros:
+    """Zeros of a matrix and the cells they spare: full adders, by what a weight's place takes."""
+    weight = matrix.operation.weight
+    spared = None if full_adder_um2 is None else matrix.counts.spared_adders * full_adder_um2
+    return LayerZeros(layer_of(matrix), weight.size, int((weight == 0).sum()), spared)
 
 
 def _kind(graph: Graph) -> str:

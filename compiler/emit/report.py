@@ -25,7 +25,11 @@ Status = Literal["proven", "bounded", "simulated", "failed", "not verified"]
 
 @dataclass(frozen=True, slots=True)
 class LayerZeros:
-    """Weights of one layer; ``saved_um2`` is the cell area that its zeros saved, if measured."""
+    """Weights of one layer; ``saved_um2``: the area of full adders that its zeros spare.
+
+    A place of the weight logic without a weight is taken to spare what a place with one needs on
+    average in the same matrix. None when the library has no full adder to measure by.
+    """
 
     layer: str
     weights: int
