@@ -24,12 +24,13 @@ from typing import Any
 
 import cocotb
 from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, Event, RisingEdge, SimTimeoutError, with_timeout
+from cocotb.triggers import ClockCycles, Event, First, RisingEdge, Timer
 from cocotb.utils import get_sim_time
 
 GAP_CHANCE = 0.3
 LONGEST_GAP = 7
 RESET_CYCLES = 4
+STALL_CYCLES = 5_000_000
 FEED_PORT, TOKEN_PORT, CACHE_PORT = "s_axis", "m_axis", "s_axis_cache"
 
 
@@ -165,6 +166,30 @@ def differences(samples: list[dict[str, Any]], results: list[dict[str, Any]]) ->
     return lines
 
 
+async def complete(
+    tasks: list[Any], streams: list[Stream], period: float, timeout_cycles: int
+) -> None:
+    """Wait for all tasks; a chip on which no beat passes for ``STALL_CYCLES`` has stopped."""
+
+    async def all_done() -> bool:
+        for task in tasks:
+            await task
+        return True
+
+    async def stopped() -> bool:
+        cycles, before = 0, -1
+        while cycles < timeout_cycles and before != sum(len(s.times) for s in streams):
+            before = sum(len(s.times) for s in streams)
+            step = min(STALL_CYCLES, timeout_cycles - cycles)
+            await Timer(step * period, "ns")
+            cycles += step
+        return False
+
+    if not await First(cocotb.start_soon(all_done()), cocotb.start_soon(stopped())):
+        beats = {s.port["name"]: len(s.times) for s in streams}
+        raise AssertionError(f"the chip stopped; beats so far: {beats}")
+
+
 @cocotb.test()
 async def chip(dut: Any) -> None:
     """All samples one after the other, from one reset."""
@@ -194,15 +219,8 @@ async def chip(dut: Any) -> None:
     tasks = [cocotb.start_soon(feed(s, samples, by_name)) for s in ins]
     tasks += [cocotb.start_soon(take(s, samples)) for s in outs]
 
-    async def finish() -> None:
-        for task in tasks:
-            await task
-
     try:
-        await with_timeout(finish(), vectors["timeout_cycles"] * period, "ns")
-    except SimTimeoutError:
-        missing = {s.port["name"]: len(s.beats) for s in outs}
-        raise AssertionError(f"the chip stopped; beats so far: {missing}") from None
+        await complete(tasks, streams, period, vectors["timeout_cycles"])
     finally:
         results = [
             {s.port["name"]: part for s, part in zip(outs, parts, strict=True)}

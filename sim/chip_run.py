@@ -182,7 +182,7 @@ def main() -> int:
     if run(engine, built, options.vectors.resolve(), results, work):
         print(f"PASS: the chip in {engine} equals the expected outputs")
         return 0
-    print(f"FAIL in {engine}, see {work / 'test.log'}:")
+    print(f"FAIL in {engine}:" if options.work else f"FAIL in {engine}, see {work / 'test.log'}:")
     print(complaint(work / "test.log"))
     return 1
 
