@@ -214,7 +214,7 @@ class Linear(wiring.Component):
         ``final`` phase.
         """
         cycle = Signal(range(max(p.phase_cycles for p in self.plans)), reset_less=True)
-        # One bit at least: a chip of bitplane blocks only has no phases, and Verilog no empty wires.
+        # One bit at least: a chip of bitplane blocks has no phases, and Verilog no empty wires.
         phase = Signal(range(max(2, *(p.phases for p in self.plans))), reset_less=True)
         active, on, last, final = Signal(), Signal(), Signal(), Signal()
         planes = self._pick(m, [p.x_bits for p in self.plans], "planes")
