@@ -42,8 +42,7 @@ from hwcompile.sim import float_reference, reference
 
 
 def _import(options: Options, content: bytes) -> tuple[Any, ...]:
-    graph, log = import_model(onnx.load_from_string(content), shapes(options))
-    return graph, log
+    return import_model(onnx.load_from_string(content), shapes(options), options.check)
 
 
 def _calibrate(options: Options, graph: Graph) -> tuple[Any, ...]:
