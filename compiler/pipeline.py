@@ -263,7 +263,11 @@ def compile_model(
         "title": (title, title),
     }
     made = run_stages(
-        stages, given, options, StageCache(enabled=options.cache), listener or Silent()
+        stages,
+        given,
+        options,
+        StageCache(enabled=options.cache and not options.check),
+        listener or Silent(),
     )
     if options.dump_ir:
         _dump(Path(options.dump_ir), made)
