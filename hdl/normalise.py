@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from math import isqrt
 
 import numpy as np
-from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.operations import INVERSE_BITS, NORMED_FRACTION
 from hwcompile.hdl import intervals
+from hwcompile.hdl.adders import multiple, wide_sum
 from hwcompile.hdl.divide import Divide
 from hwcompile.hdl.fixed_point import Rounding, saturated_by
 from hwcompile.hdl.intervals import Interval
@@ -125,7 +126,8 @@ class NormaliseUnit(Unit):
     ) -> tuple[Signal, Signal]:
         """What is multiplied: in the first pass x, then the sum, by itself; in the second
         ``d * x - S`` by the inverse."""
-        reach = intervals.hull([self._centred, *self._sums, *self._inputs])
+        # Signed, and of two bits at least: it is cut in halves.
+        reach = intervals.hull([self._centred, *self._sums, *self._inputs, (-2, 1)])
         centred = Signal(shape_of(*self._centred))
         size = self.pick(m, self._sizes, "size")
         m.d.comb += centred.eq(x * size - total)
@@ -164,21 +166,32 @@ class NormaliseUnit(Unit):
         right: Signal,
         half: Signal,
     ) -> Signal:
-        """``left * right + half``, the right factor in two halves so that the multiplier takes two
-        stages."""
-        cut = len(right) // 2
-        widest = intervals.hull([self._centred, *self._sums, *self._inputs])
-        low = Signal(
-            shape_of(*intervals.times(widest, (0, (1 << cut) - 1))), name="low", reset_less=True
-        )
-        m.d.sync += low.eq(left * right[:cut])
-        end = 1 << len(right) - cut - 1
-        high_reach = intervals.times(widest, (-end, end - 1))
-        high = pipe.step(left * right[cut:].as_signed(), shape_of(*high_reach), "high")
+        """``left * right + half`` in two stages: four products of halves, then their sum."""
+        left_cut, right_cut = len(left) + 1 >> 1, len(right) + 1 >> 1
+        left_parts = left[:left_cut], left[left_cut:].as_signed()
+        right_parts = right[:right_cut], right[right_cut:].as_signed()
+        parts: list[Signal] = []
+        for i, a in enumerate(left_parts):
+            for j, b in enumerate(right_parts):
+                bits = len(a) + len(b)
+                shape = signed(bits) if i or j else unsigned(bits)
+                part = Signal(shape, name=f"part_{i}{j}", reset_less=True)
+                m.d.sync += part.eq(a * b)
+                parts.append(part)
+        pipe.wait("parts")
+        low, high_right, high_left, high = parts
         squares = intervals.hull(intervals.times(x, x) for x in [*self._inputs, *self._sums])
         scaled = intervals.times(self._centred, (0, 1 << INVERSE_BITS + 1))
         reach = intervals.hull([squares, intervals.plus(scaled, (0, 1 << len(half)))])
-        return pipe.step((high << cut) + low + half, shape_of(*reach), "product")
+        shape = shape_of(*reach)
+        terms = [
+            Cat(low, high).as_signed(),
+            high_right << right_cut,
+            high_left << left_cut,
+            half,
+        ]
+        total = wide_sum(m, terms, shape.width, "product_sum")
+        return pipe.step(total, shape, "product")
 
     def _variance(
         self, m: Module, pipe: Pipeline, product: Signal, second: Signal
@@ -191,13 +204,19 @@ class NormaliseUnit(Unit):
         with m.If(self.start):
             m.d.sync += squares.eq(0)
         with m.Elif(summing):
-            m.d.sync += squares.eq(squares + product)
+            m.d.sync += squares.eq(wide_sum(m, [squares, product], len(squares), "squares_sum"))
         variance = Signal(range(max(map(_most_variance, self._operations, self._inputs)) + 1))
-        size = self.pick(m, self._sizes, "variance_size")
-        epsilon = self.pick(m, [op.epsilon for op in self._operations], "epsilon")
-        # Behind the last element the multiplier squares the sum.
-        square = product if any(op.kind == "layer" for op in self._operations) else Const(0)
-        m.d.comb += variance.eq(squares * size - square + epsilon)
+        if len(set(self._sizes)) == 1:
+            terms = multiple(squares, self._sizes[0])
+        else:
+            terms = [squares * self.pick(m, self._sizes, "variance_size")]
+        minus = 0
+        if any(op.kind == "layer" for op in self._operations):
+            # Behind the last element the multiplier squares the sum; -s is ~s + 1.
+            terms.append((~product).as_signed())
+            minus = 1
+        terms.append(self.pick(m, [op.epsilon + minus for op in self._operations], "epsilon"))
+        m.d.comb += variance.eq(wide_sum(m, terms, len(variance), "variance_sum"))
         ready = Pipeline(m, valid=summing & pipe["last"])
         ready.wait("summed")
         return variance, ready["valid"]

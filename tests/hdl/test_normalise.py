@@ -30,6 +30,7 @@ def test_layer_and_rms_of_several_sizes(tmp_path: Path) -> None:
         task("layer", 5, 14, 8, 0, 15, 12),
         task("rms", 3, 8, 3, 0, 10),
         task("layer", 1, 8, 0, 0, 9),
+        task("rms", 6, 9, 4, 3, 11),
     ]
     unit = NormaliseUnit(tasks, WIDTHS)
     rng = np.random.default_rng(0)
@@ -38,6 +39,15 @@ def test_layer_and_rms_of_several_sizes(tmp_path: Path) -> None:
     made += cases(unit, 3, [np.array([[0, 0, 0], [0, -1, 0]])], rng)
     made += cases(unit, 0, [rng.integers(-2, 3, (2, 16))], rng)
     assert not check_unit(unit, tmp_path, made).failures
+
+
+def test_no_element_below_zero(tmp_path: Path) -> None:
+    tasks = []
+    for cols, high in ((5, 255), (1, 1)):
+        made = task("rms", cols, 9, 3, 0, 12)
+        tasks.append(Task(made.operation, (ir.Value("x", 2, cols, 9, 0, high, 1.0),)))
+    assert not check_unit(NormaliseUnit(tasks, WIDTHS), tmp_path / "two").failures
+    assert not check_unit(NormaliseUnit(tasks[1:], WIDTHS), tmp_path / "one").failures
 
 
 def test_left_shift(tmp_path: Path) -> None:
