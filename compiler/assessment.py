@@ -191,7 +191,13 @@ def design_facts(
         io_signals=sum(p.lane_bits + 3 for p in chip.ports) + 2,
         slots=chip.slots,
         context=context,
+        weights_per_place=_weights_per_place(hardware),
     )
+
+
+def _weights_per_place(hardware: Hardware) -> float:
+    places = sum(m.counts.taps + m.counts.idle_taps for m in hardware.matrices)
+    return sum(m.operation.weight.size for m in hardware.matrices) / places if places else 1.0
 
 
 def cycles_per_item(chip: Chip, context: int) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hwcompile.compiler.estimate import nodes
 from hwcompile.compiler.estimate.decision import Swing, Verdict, decide, learned_values, swings
+from hwcompile.compiler.estimate.density import check_density
 from hwcompile.compiler.estimate.die import grid_dies
 from hwcompile.compiler.estimate.facts import DesignFacts
 from hwcompile.compiler.estimate.ledger import Ledger, Quantity, percentile
@@ -83,7 +84,11 @@ class Estimate:
 
 
 def estimate(facts: DesignFacts, scenario: Scenario, tables: Tables, draws: int = 1000) -> Estimate:
-    """Estimate a design. Deterministic: the draws are seeded by the names of the inputs."""
+    """Estimate a design. Deterministic: the draws are seeded by the names of the inputs.
+
+    Raises UsageError when the area cannot be: see :func:`density.check_density`.
+    """
+    check_density(facts, tables["nodes"])
     node = nodes.nearest(tables["nodes"], facts.node_nm)
     ledger = Ledger(draws)
     record_silicon(ledger, facts, tables, node)

@@ -38,7 +38,7 @@ class DesignFacts:
     flight. ``macs_per_item`` counts multiply-accumulates of the model, zeros included;
     ``memory_bits_per_item`` the bits read and written in memories. ``respin_scope`` says which
     masks a new set of weights changes. ``predictive`` names a cell library that no foundry
-    manufactures.
+    manufactures. ``weights_per_place``: weights that take turns in one place of the weight logic.
     """
 
     name: str
@@ -60,6 +60,7 @@ class DesignFacts:
     slots: int = 1
     context: int = 0
     respin_scope: RespinScope = "all"
+    weights_per_place: float = 1.0
 
     @property
     def cell_area_um2(self) -> float:

@@ -1,10 +1,15 @@
 """Other published chips: Taalas HC1 (T), H100, B200 and Chiplet Actuary (X)."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from hwcompile.compiler.errors import UsageError
 from hwcompile.compiler.estimate import cost, die, economics, nre, performance, power, yields
+from hwcompile.compiler.estimate.density import check_density
+from hwcompile.compiler.estimate.facts import DesignFacts, GroupArea
+from hwcompile.compiler.estimate.figures import load_tables
 
 HC1_RATE = 16_960
 
@@ -113,3 +118,45 @@ def test_x4_chiplet_actuary() -> None:
     assert cost.die_usd(16_988, gross) == pytest.approx(288.9, rel=1e-3)
     assert cost.die_usd(16_988, gross * good) == pytest.approx(671.6, rel=1e-3)
     assert nre.actuary_nre_usd(800, 542e6) == pytest.approx(542e6)
+
+
+ITA = DesignFacts(
+    name="ITA, TinyLlama in INT4",
+    item="token",
+    node_nm=28,
+    library="analytical",
+    predictive=True,
+    weights_total=1_100_000_000,
+    weights_nonzero=1_100_000_000,
+    groups=(GroupArea("weights", 520e6),),
+    memories=(),
+    area_basis="modelled",
+    critical_path_ns=1.0,
+    clock_period_ns=1.0,
+    cycles_per_item=1.0,
+    macs_per_item=1.1e9,
+    memory_bits_per_item=0.0,
+    io_signals=100,
+)
+
+
+def test_x6_logic_below_a_gate_a_weight_is_infeasible() -> None:
+    """ITA's analytical 520 mm2 for 1.1 billion weights at 28 nm: 0.47 um2 a weight."""
+    with pytest.raises(UsageError, match=r"infeasible density: 0\.473 um2"):
+        check_density(ITA, load_tables()["nodes"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights_nonzero": 900_000_000},
+        {"weights_per_place": 2.0},
+        {"groups": (GroupArea("weights", 700e6),)},
+        {"groups": (GroupArea("logic", 520e6),)},
+        {"area_basis": "synthesised"},
+        {"node_nm": 22},
+    ],
+    ids=str,
+)
+def test_x6_what_can_be_is_left_alone(change: dict[str, object]) -> None:
+    check_density(replace(ITA, **change), load_tables()["nodes"])  # type: ignore[arg-type]
