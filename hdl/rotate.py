@@ -120,7 +120,7 @@ class RotateUnit(Unit):
         low, high = intervals.hull(intervals.of(t.inputs[0]) for t in self.tasks)
         most = max(int(np.abs([op.cosine, op.sine]).max()) for op in self._operations)
         product_reach = intervals.times((low, high), (-most, most))
-        product = pipe.step(x * coefficient, shape_of(*product_reach), "product")
+        product = pipe.step(coefficient * x, shape_of(*product_reach), "product")
         term = Signal(shape_of(*product_reach), name="term")
         m.d.comb += term.eq(Mux(pipe["negate"], -product, product))
         half = self._rounding.half(m, self.select, "half")
