@@ -7,7 +7,8 @@ FOLDER holds a folder a model: its ``*.onnx`` files (the same function in severa
 ``x``, ``y``, ``src``, ``tgt``. Each file is compiled by the command line with no option, from an
 empty cache; the integer reference is compared with the float model in onnxruntime. ``--rtl N``: N
 samples are simulated too, and every integer is compared. Writes OUT.json, OUT.csv and OUT.md after
-every file; ``--resume`` adds to the rows that are there, and leaves out files that have one of the
+every file. ``--cache DIR`` keeps one cache for all files: forms of one model then share its
+synthesis, and times are no cold times. ``--resume`` adds to the rows that are there, and leaves out files that have one of the
 same content and version. Ends in 1 when a file falls short.
 """
 
@@ -40,6 +41,7 @@ from hwcompile.compiler.ir import program as ir
 
 Arrays = dict[str, NDArray[Any]]
 OUT = Path("docs/results/models")
+CACHE = "cache"
 PARTS = ("encoder.", "decoder.")  # halves of a model in files of their own
 PERPLEXITY_RATIO, MSE_RATIO, EXACT_POINTS = 1.01, 1.02, 0.005
 AGREEMENT = {"perplexity": 0.95, "top1": 0.99}
@@ -98,11 +100,14 @@ def _corpus(data: Arrays) -> tuple[Arrays, NDArray[Any]]:
 # --- one file -------------------------------------------------------------------------------------
 
 
-def judge(path: Path, sequences: int, rtl: int) -> Row:
-    """Compile a file, measure, compare."""
+def judge(path: Path, sequences: int, rtl: int, cache: Path | None = None) -> Row:
+    """Compile a file, measure, compare. ``cache``: a folder to keep, else an empty one is used."""
     known: dict[str, Any] = {**identity(path)}
     with tempfile.TemporaryDirectory(prefix="hwcompile-models-") as folder:
         work = Path(folder)
+        if cache is not None:
+            cache.mkdir(parents=True, exist_ok=True)
+            (work / CACHE).symlink_to(cache.resolve(), target_is_directory=True)
         try:
             known |= _compile(path, work)
             known |= _quality(path, work, sequences)
@@ -126,7 +131,7 @@ def identity(path: Path) -> dict[str, str]:
 
 
 def _compile(path: Path, work: Path) -> dict[str, Any]:
-    done = hwcompile(path, "-o", work / "design", "--no-progress", cache=work / "cache")
+    done = hwcompile(path, "-o", work / "design", "--no-progress", cache=work / CACHE)
     cost = {
         "compile_s": round(done.seconds, 1),
         "compile_cpu_s": round(done.cpu_seconds, 1),
@@ -196,7 +201,7 @@ def _quality(path: Path, work: Path, sequences: int) -> dict[str, Any]:
 def _run(work: Path, inputs: str, engine: str, output: str) -> tuple[NDArray[Any], NDArray[Any]]:
     answer = work / f"{engine}.npz"
     arguments = ("--inputs", work / inputs, "--engine", engine, "-o", answer, "--no-progress")
-    done: Run = hwcompile("run", work / "design", *arguments, cache=work / "cache")
+    done: Run = hwcompile("run", work / "design", *arguments, cache=work / CACHE)
     if done.code:
         raise FellShort(f"run on {engine}: exit {done.code}: {done.complaint}", {})
     with np.load(answer) as archive:
@@ -271,10 +276,12 @@ def main() -> int:
     parser.add_argument("--rtl", type=int, default=0, metavar="N", help="samples to simulate")
     parser.add_argument("--items", type=int, default=24, metavar="N", help="sequences of text")
     parser.add_argument("--out", type=Path, default=OUT, help="where to write, without suffix")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep one cache for all files")
     parser.add_argument("--resume", action="store_true", help="add to the table that is there")
     options = parser.parse_args()
     command = f"python -m benchmarks.models {options.folder.name}"
     command += f" --rtl {options.rtl} --items {options.items}"
+    command += " --cache DIR" if options.cache else ""
     kept = read_rows(options.out.with_suffix(".json")) if options.resume else []
     paths = list(model_files(options.folder, options.only, options.variants))
     rows = {(row.model, row.file): row for row in kept}
@@ -286,7 +293,7 @@ def main() -> int:
             bar.update(task, description=f"{path.parent.name}/{path.name}")
             key, mine = (path.parent.name, path.name), identity(path)
             if key not in rows or not mine.items() <= asdict(rows[key]).items():
-                rows[key] = judge(path, options.items, options.rtl)
+                rows[key] = judge(path, options.items, options.rtl, options.cache)
             write([rows[key] for key in sorted(rows)], options.out, command)
             said = "ok" if rows[key].ok else rows[key].why
             bar.console.print(f"{'/'.join(key)}: {said}", markup=False)
