@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -160,8 +161,10 @@ def check_hardware(rtl: Path, checked: Vectors, level: str) -> tuple[ModuleCheck
     names = [name.removesuffix(".v") for name in files]
     if level == "none":
         return tuple(ModuleCheck(name, "not verified", "none asked for") for name in names)
-    lint(rtl, files)
-    simulate(rtl, checked)
+    with ThreadPoolExecutor(1) as pool:  # both wait for processes of one thread each
+        simulation = pool.submit(simulate, rtl, checked)
+        lint(rtl, files)
+        simulation.result()
     method = "whole chip in Verilator"
     if level == "full":
         simulate(rtl, checked, gaps_seed=1)
