@@ -8,8 +8,8 @@ FOLDER holds a folder a model: its ``*.onnx`` files (the same function in severa
 empty cache; the integer reference is compared with the float model in onnxruntime. ``--rtl N``: N
 samples are simulated too, and every integer is compared. Writes OUT.json, OUT.csv and OUT.md after
 every file. ``--cache DIR`` keeps one cache for all files: forms of one model then share its
-synthesis, and times are no cold times. ``--resume`` adds to the rows that are there, and leaves out files that have one of the
-same content and version. Ends in 1 when a file falls short.
+synthesis, and times are no cold times. ``--resume`` adds to the rows that are there, and leaves out
+files that have one of the same content and version. Ends in 1 when a file falls short.
 """
 
 from __future__ import annotations
