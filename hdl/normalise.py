@@ -1,7 +1,7 @@
 """Layer and RMS norm. Operands a, d.
 
 Two passes over the row. The first sums elements and squares; then the root of the variance is taken
-bit by bit and inverted bit by bit; the second multiplies each element by the inverse, then by its
+bit by bit and inverted; the second multiplies each element by the inverse, then by its
 gain. One element a cycle in each pass; both passes share the wide multiplier.
 """
 
@@ -43,7 +43,6 @@ class NormaliseUnit(Unit):
             assert isinstance(task.operation, ir.Normalise)
             self._operations.append(task.operation)
         self._inputs = [intervals.of(task.inputs[0]) for task in tasks]
-        self._widest = intervals.hull(self._inputs)
         self._sizes = [len(op.gain) for op in self._operations]
         self._fractions = [op.root_fraction for op in self._operations]
         self._rounding = Rounding(tuple(op.shift for op in self._operations))
