@@ -247,9 +247,7 @@ class Core(wiring.Component):
 
 
 def top_verilog(chip: Chip) -> str:
-    """The top module: AXI4-Stream names, ``aclk``, ``aresetn``; valid and ready are low in
-    reset.
-    """
+    """The top module: AXI4-Stream names, ``aclk``, ``aresetn``; handshakes are low in reset."""
     declarations = ["input  wire aclk", "input  wire aresetn"]
     wires: list[str] = []
     gates: list[str] = []

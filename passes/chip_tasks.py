@@ -44,9 +44,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One unit's work on a value, row by row. ``reads``: data values; ``whole``: those read
-    whole.
-    """
+    """One unit's work on a value, row by row; ``reads`` data values, of them ``whole`` ones."""
 
     unit: UnitKind
     select: int

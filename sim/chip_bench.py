@@ -1,5 +1,4 @@
-"""The test of a whole chip, run inside a simulator by cocotb. It stands alone: cocotb is all it
-needs.
+"""The test of a whole chip, run inside a simulator by cocotb; it needs nothing but cocotb.
 
 ``CHIP_VECTORS`` names a JSON file::
 

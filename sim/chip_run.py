@@ -1,5 +1,4 @@
-"""Builds a chip's Verilog in a simulator and runs its test. It stands alone: cocotb is all it
-needs.
+"""Builds a chip's Verilog in a simulator and runs its test; it needs nothing but cocotb.
 
     python chip_run.py --rtl ../rtl --vectors vectors.json
 
@@ -77,9 +76,7 @@ def adder_flags(files: Sequence[Path], adders: str) -> list[str]:
 
 
 def build(files: Sequence[Path], engine: str, folder: Path, flags: Sequence[str]) -> Path:
-    """The build of these sources, made when there is none; written beside and renamed at the
-    end.
-    """
+    """The build of these sources, made when there is none, and complete once it has its name."""
     from cocotb_tools.runner import VerilatorControlFile, get_runner
 
     final = folder / content_key(engine, files, flags)
@@ -114,9 +111,7 @@ def build(files: Sequence[Path], engine: str, folder: Path, flags: Sequence[str]
 
 
 def keep_runtime(work: Path, runtime: Path) -> None:
-    """Keep Verilator's own objects, the same for all chips and most of the time of a small
-    build.
-    """
+    """Keep Verilator's own objects: the same for all chips, and most of a small build's time."""
     fresh = Path(tempfile.mkdtemp(prefix="runtime-", dir=runtime.parent))
     for path in work.glob("verilated*.o"):
         shutil.copy(path, fresh)

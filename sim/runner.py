@@ -48,9 +48,7 @@ class ChipSample:
 
 @dataclass(frozen=True, slots=True)
 class ChipResult:
-    """Beats by output port, their TLASTs, and the cycle each passed in (from the simulation's
-    start).
-    """
+    """Beats by output port, their TLASTs, and the cycle of each, from the simulation's start."""
 
     outputs: Mapping[str, list[int]]
     lasts: Mapping[str, list[int]]
@@ -263,9 +261,7 @@ def cache_folder() -> Path:
 def bundle_files(
     ports: Sequence[Port], samples: Sequence[ChipSample], timeout: int
 ) -> dict[str, str]:
-    """The bundle's ``sim/``: file name -> text. ``make`` in it runs the test; see
-    :data:`MAKEFILE`.
-    """
+    """The bundle's ``sim/``: file name -> text. ``make`` in it runs the test."""
     files = {name: (_SIM / name).read_text() for name in BUNDLE_FILES}
     files["Makefile"] = (_SIM / "templates" / "Makefile").read_text()
     files["vectors.json"] = json.dumps(vectors(ports, samples, timeout), indent=1) + "\n"
