@@ -1,11 +1,18 @@
-"""Lists of what there is: targets, ONNX operators, stages and passes."""
+"""What there is: targets and the figures of their nodes, ONNX operators, stages and passes."""
 
 from __future__ import annotations
 
 import inspect
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
+from hwcompile.compiler.errors import UsageError
+from hwcompile.compiler.estimate import nodes
+from hwcompile.compiler.estimate.figures import TABLES, Figure, load_tables, read_figures_file
+from hwcompile.compiler.estimate.scenario import load_scenario
 from hwcompile.compiler.estimate.targets import load_target, target_names
 from hwcompile.compiler.frontend.operators import OPERATORS
 from hwcompile.compiler.importing import GRAPH_PASSES, TENSOR_PASSES
@@ -23,6 +30,49 @@ class Entry:
 def targets() -> list[Entry]:
     """The cell targets that ship."""
     return [Entry(name, load_target(name).description) for name in target_names()]
+
+
+def figures_of(name: str) -> dict[str, Figure]:
+    """Every figure of a process node (``N5``, ``5nm``, ``45``), or of a target and its node.
+
+    Raises:
+        UsageError: there is neither; the hint lists both.
+    """
+    table = load_tables()["nodes"]
+    if name in target_names():
+        target = load_target(name)
+        node = nodes.nearest(table, target.value("node_nm"))
+        figures = {f"{name}.{key}": figure for key, figure in target.figures.items()}
+    else:
+        node, figures = name.lower().removeprefix("n").removesuffix("nm"), {}
+    if node not in table.sections():
+        known = ", ".join((*table.sections(), *target_names()))
+        raise UsageError(f"there is no node {name!r}", f"one of {known}")
+    return figures | {k: f for k, f in table.figures.items() if k.partition(".")[0] == node}
+
+
+def figures_json(figures: Mapping[str, Figure]) -> dict[str, Any]:
+    """Figures as plain values."""
+    return {name: asdict(figure) for name, figure in figures.items()}
+
+
+def validate(path: str) -> str:
+    """Check a user's target, scenario, or figures over the tables; returns what the file is.
+
+    Raises:
+        UsageError: naming the first thing that is missing or wrong.
+    """
+    content = read_figures_file(Path(path))
+    if not content:
+        tables = ", ".join(TABLES)
+        raise UsageError(f"{path} is empty", f"a target, a scenario, or tables of {tables}")
+    if all(key in TABLES for key in content):
+        load_tables(Path(path))
+        return f"figures over the tables {', '.join(content)}"
+    if "alternative" in content:
+        return f"scenario {load_scenario(path).title}"
+    target = load_target(path)
+    return f"target {target.name} with {len(target.library.cells)} cells of {target.library.name}"
 
 
 def operators() -> list[Entry]:

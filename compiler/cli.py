@@ -21,6 +21,7 @@ from hwcompile.compiler.commands import (
     lists,
     report,
     run,
+    targets,
     verify,
 )
 from hwcompile.compiler.console import Output
@@ -28,7 +29,7 @@ from hwcompile.compiler.errors import ExitCode, HwcompileError
 
 _COMMANDS = (
     *(compile_model, run, generate, verify, evaluate, estimate),
-    *(report, inspect_model, lists),
+    *(report, inspect_model, targets, lists),
 )
 _EPILOG = """examples:
   hwcompile model.onnx                      compile, verify, estimate, report

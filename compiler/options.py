@@ -91,6 +91,9 @@ class Options:
     scenario: str | None = _option(
         None, "economics scenario (default: the documented one)", metavar="S.yaml", file=True
     )
+    figures: str | None = _option(
+        None, "figures of your own (wafer, masks, ...) over the tables", metavar="F.yaml", file=True
+    )
     verify: str = _option("fast", "how much to prove before writing", choices=VERIFY_LEVELS)
     seed: int = _option(0, "seed of made calibration data and of test vectors", metavar="N")
     model_copy: bool = _option(

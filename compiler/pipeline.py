@@ -19,7 +19,7 @@ from hwcompile.compiler.emit.report import parse_report, render_html, report_jso
 from hwcompile.compiler.errors import UsageError
 from hwcompile.compiler.estimate.closure import synthesise_to_period
 from hwcompile.compiler.estimate.estimate import estimate
-from hwcompile.compiler.estimate.figures import load_tables
+from hwcompile.compiler.estimate.figures import Table, load_tables
 from hwcompile.compiler.estimate.scenario import DEFAULT, load_scenario
 from hwcompile.compiler.estimate.targets import Target, load_target
 from hwcompile.compiler.execute import read_npz
@@ -118,9 +118,14 @@ def _estimate(
     silicon: assessment.Silicon,
 ) -> tuple[Any, ...]:
     facts = assessment.design_facts(title, program, hardware, silicon, options)
-    found = estimate(facts, load_scenario(options.scenario or DEFAULT), load_tables())
+    found = estimate(facts, load_scenario(options.scenario or DEFAULT), tables(options))
     assessment.check_budgets(found, options)
     return (found,)
+
+
+def tables(options: Options) -> dict[str, Table]:
+    """The estimator's tables with the user's figures over them. Raises UsageError."""
+    return load_tables(Path(options.figures) if options.figures else None)
 
 
 def _report(options: Options, title: str, *parts: Any) -> tuple[Any, ...]:
@@ -175,7 +180,7 @@ STAGES = (
         _estimate,
         ("title", "program", "hardware", "silicon"),
         ("estimate",),
-        ("target", "clock_period_ns", "scenario", "max_area_mm2", "min_tokens_per_s"),
+        ("target", "clock_period_ns", "scenario", "figures", "max_area_mm2", "min_tokens_per_s"),
     ),
     Stage(
         "report",
@@ -251,6 +256,7 @@ def compile_model(
         bundle.check_destination(folder, options.force)
     _target(options)
     load_scenario(options.scenario or DEFAULT)
+    tables(options)
     if not path.is_file():
         raise UsageError(f"there is no file {label(str(path))}")
     content = _bytes(load_model(path, shapes(options)))

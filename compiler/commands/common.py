@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from hwcompile.compiler.catalogue import Entry
 from hwcompile.compiler.console import Output
 from hwcompile.compiler.execute import ENGINES
 
@@ -29,6 +30,14 @@ def command(
     volume.add_argument("-q", "--quiet", action="store_true", help="errors only")
     parser.set_defaults(execute=execute)
     return parser
+
+
+def show(entries: Sequence[Entry], output: Output) -> None:
+    """A list, one entry a line."""
+    width = max(len(entry.name) for entry in entries)
+    for entry in entries:
+        output.result(f"{entry.name:<{width}}  {entry.about}")
+    output.document([{"name": entry.name, "about": entry.about} for entry in entries])
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:

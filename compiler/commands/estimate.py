@@ -12,7 +12,6 @@ from hwcompile.compiler.emit.report import ReportInputs, build_report
 from hwcompile.compiler.estimate.estimate import Estimate, estimate
 from hwcompile.compiler.estimate.explain import explain, line
 from hwcompile.compiler.estimate.facts import DesignFacts
-from hwcompile.compiler.estimate.figures import load_tables
 from hwcompile.compiler.estimate.scenario import DEFAULT, load_scenario
 from hwcompile.compiler.options import Options, add_arguments, from_sources
 
@@ -20,7 +19,8 @@ _EXAMPLE = """hwcompile estimate model.onnx --target sky130hd
 hwcompile estimate model-hwcompile --scenario mine.yaml --explain cost.chip_usd"""
 _OPTIONS = (
     *("target", "liberty", "clock_period_ns", "weights", "activations", "sparsity"),
-    *("calibration", "shape", "style", "scenario", "json", "jobs", "progress", "cache"),
+    *("calibration", "shape", "style", "scenario", "figures"),
+    *("json", "jobs", "progress", "cache"),
 )
 
 
@@ -51,7 +51,8 @@ def execute(args: argparse.Namespace, output: Output) -> int:
 
 def _of_bundle(path: Path, options: Options) -> Estimate:
     facts = DesignFacts.from_json(pipeline.read_report(path)["estimate"]["facts"])
-    return estimate(facts, load_scenario(options.scenario or DEFAULT), load_tables())
+    scenario = load_scenario(options.scenario or DEFAULT)
+    return estimate(facts, scenario, pipeline.tables(options))
 
 
 def _of_model(path: Path, options: Options, output: Output) -> Estimate:

@@ -1,4 +1,4 @@
-"""hwcompile targets, ops, passes: what there is."""
+"""hwcompile ops, passes: what there is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from hwcompile.compiler.commands import common
 from hwcompile.compiler.console import Output
 
 _LISTS = {
-    "targets": ("list the cell targets", catalogue.targets),
     "ops": ("list the ONNX operators understood", catalogue.operators),
     "passes": ("list the stages and passes in order", catalogue.passes),
 }
@@ -23,9 +22,5 @@ def add(commands: common.Commands) -> None:
 
 
 def execute(args: argparse.Namespace, output: Output) -> int:
-    entries = _LISTS[args.list][1]()
-    width = max(len(entry.name) for entry in entries)
-    for entry in entries:
-        output.result(f"{entry.name:<{width}}  {entry.about}")
-    output.document([{"name": entry.name, "about": entry.about} for entry in entries])
+    common.show(_LISTS[args.list][1](), output)
     return 0

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from hwcompile.compiler.errors import UsageError
+from hwcompile.compiler.estimate.figures import Figure
 from hwcompile.compiler.estimate.ledger import Quantity
 
 
@@ -25,6 +26,16 @@ def number(value: float | None, digits: int = 4) -> str:
 def line(quantity: Quantity) -> str:
     """``name = mid unit [low .. high]``."""
     return f"{quantity.name} = {number(quantity.mid)} {quantity.unit}{_range(quantity)}"
+
+
+def figure_text(name: str, figure: Figure) -> str:
+    """``name = value unit [low .. high]``, then grade, date and source."""
+    low, high = number(figure.low), number(figure.high)
+    span = "" if low == high else f" [{low} .. {high}]"
+    return (
+        f"{name} = {number(figure.value)} {figure.unit}{span}\n"
+        f"    {figure.grade}, {figure.date}: {figure.source}"
+    )
 
 
 def explain(quantities: Mapping[str, Quantity], name: str) -> str:

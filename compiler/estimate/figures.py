@@ -118,27 +118,43 @@ def parse_figures(content: Mapping[str, Any], origin: str) -> dict[str, Figure]:
 def load_tables(overlay: Path | None = None) -> dict[str, Table]:
     """The shipped tables by name; ``overlay`` is a YAML file ``{table: {key: {...: figure}}}``.
 
-    Raises :class:`UsageError` naming file and key of the first bad cell.
+    Columns (nodes, GPUs, ...) may be added; their figures are those of the shipped columns. Raises
+    :class:`UsageError` naming file and key of the first bad cell.
     """
     tables = {
         name: parse_figures(read_yaml(shipped(f"{name}.yaml"), f"{name}.yaml"), f"{name}.yaml")
         for name in TABLES
     }
     if overlay is not None:
-        for name, content in read_yaml(_text(overlay), overlay.name).items():
+        for name, content in read_figures_file(overlay).items():
             if name not in tables or not isinstance(content, dict):
                 raise UsageError(
                     f"{overlay.name}: no table {name!r}", f"one of {', '.join(TABLES)}"
                 )
-            tables[name].update(parse_figures(content, f"{overlay.name}: {name}"))
+            figures = parse_figures(content, f"{overlay.name}: {name}")
+            _check_known(figures, tables[name], f"{overlay.name}: {name}")
+            tables[name].update(figures)
     return {name: Table(name, figures) for name, figures in tables.items()}
 
 
-def _text(path: Path) -> str:
+def read_figures_file(path: Path) -> dict[str, Any]:
+    """The mapping in a user's YAML file. Raises :class:`UsageError`."""
     try:
-        return path.read_text("utf-8")
+        return read_yaml(path.read_text("utf-8"), path.name)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}") from None
+
+
+def _check_known(own: Mapping[str, Figure], table: Mapping[str, Figure], origin: str) -> None:
+    """Each of a user's figures must have a name that the table knows, and its unit."""
+    units = {key.rpartition(".")[2]: figure.unit for key, figure in table.items()}
+    for key, figure in own.items():
+        name = key.rpartition(".")[2]
+        unit = table[key].unit if key in table else units.get(name)
+        if unit is None:
+            raise UsageError(f"{origin}: {key}: there is no figure {name!r}")
+        if unit != figure.unit:
+            raise UsageError(f"{origin}: {key} must be in {unit}, not {figure.unit}")
 
 
 def _leaves(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
