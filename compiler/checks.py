@@ -28,7 +28,7 @@ from hwcompile.compiler.tools import find_verilator
 from hwcompile.hdl.top import TOP_NAME
 from hwcompile.sim import reference, runner
 from hwcompile.sim.chip_run import adder_flags
-from hwcompile.sim.runner import ChipSample, Engine
+from hwcompile.sim.runner import Adders, ChipSample, Engine
 
 GENERATED = {"fast": 4, "full": 1 << 30}
 """Tokens that the chip makes by feeding back its own, in one sample of a decoder."""
@@ -167,7 +167,7 @@ def check_hardware(rtl: Path, checked: Vectors, level: str) -> tuple[ModuleCheck
         simulation.result()
     method = "whole chip in Verilator"
     if level == "full":
-        simulate(rtl, checked, gaps_seed=1)
+        simulate(rtl, checked, gaps_seed=1, adders="full")
         method += ", with and without pauses"
         if shutil.which("iverilog"):
             # Four-valued from reset: a register that nobody sets shows here.
@@ -175,7 +175,7 @@ def check_hardware(rtl: Path, checked: Vectors, level: str) -> tuple[ModuleCheck
             method += ", and in Icarus Verilog"
     beats = sum(len(b) for s in checked.samples for b in s.expected.values())
     detail = f"{beats} output values of {len(checked.samples)} samples equal the reference"
-    counted = bool(adder_flags([rtl / name for name in files], "auto"))
+    counted = level != "full" and bool(adder_flags([rtl / name for name in files], "auto"))
     return tuple(simulated(name, method, detail, counted) for name in names)
 
 
@@ -190,12 +190,16 @@ def simulated(module: str, method: str, detail: str, counted: bool) -> ModuleChe
 
 
 def simulate(
-    rtl: Path, checked: Vectors, gaps_seed: int | None = None, engine: Engine = "verilator"
+    rtl: Path,
+    checked: Vectors,
+    gaps_seed: int | None = None,
+    engine: Engine = "verilator",
+    adders: Adders = "auto",
 ) -> None:
     """Simulate the whole chip. Raises MismatchError naming sample, port and beat."""
-    ports = checked.chip.ports
+    ports, samples, timeout = checked.chip.ports, checked.samples, checked.timeout
     try:
-        runner.simulate(rtl, ports, checked.samples, engine, gaps_seed, timeout=checked.timeout)
+        runner.simulate(rtl, ports, samples, engine, gaps_seed, timeout, adders=adders)
     except MismatchError as error:
         found = list(dict.fromkeys(_DIFFERENCE.findall(error.message)))
         if not found:

@@ -94,7 +94,7 @@ class Options:
     figures: str | None = _option(
         None, "figures of your own (wafer, masks, ...) over the tables", metavar="F.yaml", file=True
     )
-    verify: str = _option("fast", "how much to prove before writing", choices=VERIFY_LEVELS)
+    verify: str = _option("fast", "how much to check before writing", choices=VERIFY_LEVELS)
     seed: int = _option(0, "seed of made calibration data and of test vectors", metavar="N")
     model_copy: bool = _option(
         True, "leave the copy of the model out of the bundle", off="--no-model-copy"
