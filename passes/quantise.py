@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hwcompile.compiler.errors import ModelError
 from hwcompile.compiler.ir import expressions, graph
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.operations import (
@@ -222,7 +223,7 @@ def _lower_flag(state: _State, op: graph.Flag) -> ir.Value:
 
 def _lower_gather(state: _State, op: graph.Gather, form: Form) -> _Made:
     if form == "flags":
-        raise NotImplementedError("a gather of flags")
+        raise ModelError("a padding mask is rearranged on its way", "export it without that")
     parts = [_read(state, key, form) for key in op.inputs]
     values = [part.value for part in parts]
     return state.emit(ir.Gather, values, _base(op), parts[0].grid, op.index)
