@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.chip import Space, Unit, UnitKind
 from hwcompile.compiler.ir.operations import limit, spec
 
-UNIT_ORDER: tuple[UnitKind, ...] = (
-    "receive",
-    "emit",
-    "embed",
-    "linear",
-    "elementwise",
-    "lookup",
-    "normalise",
-    "rotate",
-    "attend",
-    "gather",
-    "sum_rows",
-)
+UNIT_ORDER: tuple[UnitKind, ...] = get_args(UnitKind)
 SPACES: tuple[Space, Space] = ("key", "value")
 
 

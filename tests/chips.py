@@ -7,16 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hwcompile.compiler.hardware import build_hardware
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.chip import Chip, Port
-from hwcompile.hdl.cells import PRIMITIVES
-from hwcompile.hdl.linear import LinearPlan, plan_linear
-from hwcompile.hdl.matrix_block import matrix_block_verilog
-from hwcompile.hdl.top import with_cycles
-from hwcompile.hdl.verilog import chip_verilog
-from hwcompile.passes.choose_styles import Style, choose_styles
-from hwcompile.passes.lower_weights import lower_weights
-from hwcompile.passes.plan_chip import plan_chip
+from hwcompile.compiler.pipeline import write_rtl
+from hwcompile.passes.choose_styles import Style
 from hwcompile.sim import reference
 from hwcompile.sim.runner import ChipSample, chip_samples
 
@@ -34,21 +29,6 @@ class Built:
         return self.chip.ports
 
 
-def lower(chip: Chip) -> tuple[list[LinearPlan], dict[str, str]]:
-    """Plans of the linear unit and the Verilog of its blocks."""
-    unit = chip.unit("linear")
-    plans: list[LinearPlan] = []
-    blocks: dict[str, str] = dict(PRIMITIVES) if unit else {}
-    for number, op in enumerate(unit.operations if unit else ()):
-        assert isinstance(op, ir.Linear)
-        x = chip.program.values[op.inputs[0]]
-        block = lower_weights(op.weight, x.bits, chip.matrices[number].phases)
-        name = f"hw_matrix_{number}"
-        plans.append(plan_linear(chip.program.operations.index(op), op, x, block, name))
-        blocks[name] = matrix_block_verilog(block, name)
-    return plans, blocks
-
-
 def build(
     program: ir.Program,
     folder: Path,
@@ -57,13 +37,10 @@ def build(
     cache_port: bool = False,
 ) -> Built:
     """Plan the chip and write its Verilog."""
-    chip = plan_chip(program, choose_styles(program, style), logits_port, cache_port)
-    plans, blocks = lower(chip)
-    chip = with_cycles(chip, plans)
+    hardware = build_hardware(program, style, logits_port, cache_port)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in chip_verilog(chip, plans, blocks).items():
-        (folder / name).write_text(text)
-    return Built(program, chip, folder)
+    write_rtl(hardware, folder)
+    return Built(program, hardware.chip, folder)
 
 
 def random_samples(built: Built, count: int, seed: int = 0, tokens: int = 0) -> list[ChipSample]:
