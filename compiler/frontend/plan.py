@@ -11,7 +11,8 @@ import onnx
 from onnx import numpy_helper
 
 from hwcompile.compiler.errors import ModelError
-from hwcompile.compiler.frontend.vet import escape, fixed_dimension
+from hwcompile.compiler.frontend.refusal import escape
+from hwcompile.compiler.frontend.vet import fixed_dimension
 from hwcompile.compiler.ir.tensor_graph import Array, FrontForm
 
 Dims = tuple[int | str, ...]

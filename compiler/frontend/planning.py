@@ -23,8 +23,8 @@ from hwcompile.compiler.frontend.plan import (
     dimensions,
     model_inputs,
 )
+from hwcompile.compiler.frontend.refusal import escape
 from hwcompile.compiler.frontend.trace import run_model
-from hwcompile.compiler.frontend.vet import escape
 from hwcompile.compiler.ir.tensor_graph import Array, FrontForm
 
 #: Sizes tried for open dimensions while their limits are looked for: unlikely to be a head count.

@@ -14,7 +14,8 @@ from hwcompile.compiler.frontend.builder import Builder, Unsupported
 from hwcompile.compiler.frontend.call import Call
 from hwcompile.compiler.frontend.operators import OPERATORS
 from hwcompile.compiler.frontend.plan import ModelInput, Plan, decode, model_inputs
-from hwcompile.compiler.frontend.vet import escape, opset
+from hwcompile.compiler.frontend.refusal import escape
+from hwcompile.compiler.frontend.vet import opset
 from hwcompile.compiler.ir.tensor_graph import (
     Array,
     CachePair,

@@ -7,25 +7,27 @@ operators and opsets, single assignment and order, weights. What standard tools 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.checker
-import onnx.external_data_helper
 import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
-from hwcompile.compiler.errors import ModelError
+from hwcompile.compiler.frontend import external
 from hwcompile.compiler.frontend.builder import MAX_ELEMENTS, MAX_WEIGHT_ELEMENTS
 from hwcompile.compiler.frontend.operators import OPERATORS
+from hwcompile.compiler.frontend.refusal import escape, refuse
+from hwcompile.compiler.frontend.wire import check_wire
 from hwcompile.compiler.ir.tensor_graph import Array
 
 MAX_FILE_BYTES = 2 << 30
 MAX_NODES = 200_000
+MAX_FUNCTION_DEPTH = 16
 MAX_RANK = 8
 OPSETS = range(13, 25)
 LARGEST_OPSET = max(OPSETS)
@@ -45,162 +47,132 @@ _FLOATS = (
 )
 
 
-def escape(name: str, limit: int = 60) -> str:
-    """A name from the file made safe to print: printable ASCII, cut at ``limit`` characters."""
-    text = "".join(c if " " <= c <= "~" and c != "\\" else f"\\u{ord(c):04x}" for c in name)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
 def vet(path: Path) -> onnx.ModelProto:
     """The model of a file, checked, functions inlined, external data read.
 
     Raises ModelError, with every offending node in one message.
     """
-    model = _decode(path)
-    _check_text(model.graph)
-    _check_external(model, path)
-    if model.functions:
-        model = _inline(model)
-    _check_opsets(model)
-    graph = model.graph
-    _check_interface(graph)
-    _check_nodes(graph, opset(model))
-    _check_order(graph)
-    _load_external(model, path)
-    for tensor in _tensors(graph):
+    model = open_model(path)
+    if data_bytes(model, path.parent) > MAX_FILE_BYTES:
+        raise refuse(f"the weights of the file are over the limit of {MAX_FILE_BYTES} bytes")
+    external.load_external(model, path.parent)
+    for tensor in external.tensors(model):
         _check_tensor(tensor)
-    _check_scales(graph)
+    _check_scales(model.graph)
     return model
 
 
-def _fail(message: str, hint: str = "export the model again") -> ModelError:
-    return ModelError(message, hint)
+def open_model(path: Path) -> onnx.ModelProto:
+    """The model of a file, functions inlined, checked as far as that needs no weights.
+
+    External data stays where it is; its place is checked. Raises ModelError.
+    """
+    model = _decode(path)
+    _check_text(model)
+    external.check_external(model, path.parent)
+    if model.functions:
+        model = _inline(model)
+    _check_opsets(model)
+    _check_interface(model.graph)
+    _check_nodes(model.graph, opset(model))
+    _check_order(model.graph)
+    return model
+
+
+def data_bytes(model: onnx.ModelProto, folder: Path) -> int:
+    """Bytes of external data that belong to the model."""
+    far = (t for t in external.tensors(model) if t.data_location == onnx.TensorProto.EXTERNAL)
+    return sum(external.place(t, folder)[2] for t in far)
 
 
 def _decode(path: Path) -> onnx.ModelProto:
     try:
         size = path.stat().st_size
         if size == 0:
-            raise _fail("the file is empty")
+            raise refuse("the file is empty")
         if size > MAX_FILE_BYTES:
-            raise _fail(f"the file has {size} bytes, the limit is {MAX_FILE_BYTES}")
+            raise refuse(f"the file has {size} bytes, the limit is {MAX_FILE_BYTES}")
         data = path.read_bytes()
     except OSError as error:
-        raise _fail(f"cannot read {path}: {error.strerror}", "check the path") from error
+        raise refuse(f"cannot read {path}: {error.strerror}", "check the path") from error
+    check_wire(data)
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)  # type: ignore[no-untyped-call]
     except (DecodeError, ValueError) as error:
-        raise _fail("not an ONNX file, or cut short (protobuf does not decode)") from error
+        raise refuse("not an ONNX file, or cut short (protobuf does not decode)") from error
     if not model.ir_version or (not model.graph.node and not model.graph.output):
-        raise _fail("not an ONNX file (no graph)")
+        raise refuse("not an ONNX file (no graph)")
     return model
 
 
-def _check_text(graph: onnx.GraphProto) -> None:
+def _check_text(model: onnx.ModelProto) -> None:
     """Names must be text: protobuf hands out what is no UTF-8 as bytes."""
+    graph = model.graph
     names: list[object] = [v.name for v in (*graph.input, *graph.output)]
-    names += [t.name for t in graph.initializer]
     names += [d.dim_param for v in graph.input for d in v.type.tensor_type.shape.dim]
-    for node in graph.node:
-        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
-        names += [a.name for a in node.attribute]
-    for tensor in _tensors(graph):
+    names += [o.domain for o in model.opset_import]
+    for nodes in (graph.node, *(f.node for f in model.functions)):
+        for node in nodes:
+            names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+            names += [text for a in node.attribute for text in (a.name, a.ref_attr_name)]
+    for function in model.functions:
+        names += [function.name, function.domain, *function.input, *function.output]
+    for tensor in external.tensors(model):
+        names += [tensor.name]
         names += [text for entry in tensor.external_data for text in (entry.key, entry.value)]
     if not all(isinstance(name, str) for name in names):
-        raise _fail("a name in the file is no text")
-
-
-# --- external data ------------------------------------------------------------------------------
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of the file: initialisers and tensor attributes."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                yield attribute.t
-            yield from attribute.tensors
-
-
-def _external(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    return [t for t in _tensors(model.graph) if t.data_location == onnx.TensorProto.EXTERNAL]
-
-
-def _check_external(model: onnx.ModelProto, path: Path) -> None:
-    for tensor in _external(model):
-        name, entries = escape(tensor.name), {e.key: e.value for e in tensor.external_data}
-        location = entries.get("location", "")
-        hint = "keep the data file beside the model"
-        parts = Path(location).parts
-        if not location or Path(location).is_absolute() or ".." in parts or "\\" in location:
-            raise _fail(f"external data of {name} leaves the folder of the model", hint)
-        file = path.parent / location
-        if any((path.parent / Path(*parts[: i + 1])).is_symlink() for i in range(len(parts))):
-            raise _fail(f"external data of {name} is a link", hint)
-        if not file.is_file():
-            raise _fail(f"external data of {name} is missing: {escape(location)}", hint)
-        try:
-            offset = int(entries.get("offset", 0))
-            length = int(entries.get("length", -1))
-        except ValueError as error:
-            raise _fail(f"external data of {name} has a bad offset or length") from error
-        size = file.stat().st_size
-        length = size - offset if length == -1 and "length" not in entries else length
-        if offset < 0 or length < 0 or offset + length > size:
-            raise _fail(f"external data of {name} lies outside its file")
-        bits = _element_bits(tensor)
-        if prod(tensor.dims) * bits > length * 8:
-            raise _fail(f"external data of {name} is too short for its shape")
-
-
-def _element_bits(tensor: onnx.TensorProto) -> int:
-    try:
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    except KeyError as error:
-        raise _fail(f"tensor {escape(tensor.name)} has an unknown type") from error
-    return 4 if "int4" in dtype.name else dtype.itemsize * 8
-
-
-def _load_external(model: onnx.ModelProto, path: Path) -> None:
-    for tensor in _external(model):
-        try:
-            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
-        except (onnx.checker.ValidationError, ValueError, OSError) as error:
-            raise _fail(f"external data of {escape(tensor.name)} cannot be read") from error
-        tensor.data_location = onnx.TensorProto.DEFAULT
-        del tensor.external_data[:]
+        raise refuse("a name in the file is no text")
 
 
 # --- structure ----------------------------------------------------------------------------------
 
 
-def _inline(model: onnx.ModelProto) -> onnx.ModelProto:
-    calls = {(f.domain, f.name): [(n.domain, n.op_type) for n in f.node] for f in model.functions}
-    done: set[tuple[str, str]] = set()
-    while len(done) < len(calls):
-        ready = [
-            f
-            for f, body in calls.items()
-            if f not in done and not any(c in calls and c not in done for c in body)
-        ]
+def _check_functions(model: onnx.ModelProto) -> None:
+    """No circle of calls, no depth or number of nodes that inlining would explode into."""
+    bodies = {(f.domain, f.name): f.node for f in model.functions}
+    if len(bodies) != len(model.functions):
+        raise refuse("two functions have the same name")
+    sizes: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def measure(nodes: Iterable[onnx.NodeProto]) -> tuple[int, int] | None:
+        """Nodes after inlining and depth of calls; None while a function called is not known."""
+        count = depth = 0
+        for node in nodes:
+            called = (node.domain, node.op_type)
+            if called in bodies and called not in sizes:
+                return None
+            inner, below = sizes.get(called, (1, -1))
+            count, depth = count + inner, max(depth, below + 1)
+        return count, depth
+
+    while len(sizes) < len(bodies):
+        ready = {f: m for f, body in bodies.items() if f not in sizes and (m := measure(body))}
         if not ready:
-            raise _fail("functions of the file call each other in a circle")
-        done.update(ready)
+            raise refuse("functions of the file call each other in a circle")
+        sizes.update(ready)
+        if max(depth for _, depth in ready.values()) > MAX_FUNCTION_DEPTH:
+            raise refuse(f"functions call each other over {MAX_FUNCTION_DEPTH} deep")
+        if max(count for count, _ in ready.values()) > MAX_NODES:
+            raise refuse(f"a function of the file has over {MAX_NODES} nodes")
+    total = measure(model.graph.node)
+    if total is None or total[0] > MAX_NODES:
+        raise refuse(f"the graph has more than {MAX_NODES} nodes")
+
+
+def _inline(model: onnx.ModelProto) -> onnx.ModelProto:
+    _check_functions(model)
     try:
         inlined: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
     except (RuntimeError, ValueError) as error:
-        raise _fail("the functions of the file cannot be inlined") from error
-    if len(inlined.graph.node) > MAX_NODES:
-        raise _fail(f"the graph has more than {MAX_NODES} nodes")
+        raise refuse("the functions of the file cannot be inlined") from error
     return inlined
 
 
 def _check_opsets(model: onnx.ModelProto) -> None:
     version = opset(model)
     if version not in OPSETS:
-        raise _fail(
+        raise refuse(
             f"opset {version} is not supported",
             f"export with an opset from {min(OPSETS)} to {LARGEST_OPSET}",
         )
@@ -213,25 +185,25 @@ def opset(model: onnx.ModelProto) -> int:
 
 def _check_interface(graph: onnx.GraphProto) -> None:
     if len(graph.node) > MAX_NODES:
-        raise _fail(f"the graph has {len(graph.node)} nodes, the limit is {MAX_NODES}")
+        raise refuse(f"the graph has {len(graph.node)} nodes, the limit is {MAX_NODES}")
     if not graph.output:
-        raise _fail("the graph has no outputs")
+        raise refuse("the graph has no outputs")
     for value in (*graph.input, *graph.output):
         kind = value.type.WhichOneof("value")  # type: ignore[no-untyped-call]
         if kind != "tensor_type":
-            raise _fail(f"{escape(value.name)} is no tensor")
+            raise refuse(f"{escape(value.name)} is no tensor")
         dims = value.type.tensor_type.shape.dim
         if len(dims) > MAX_RANK:
-            raise _fail(f"{escape(value.name)} has more than {MAX_RANK} dimensions")
+            raise refuse(f"{escape(value.name)} has more than {MAX_RANK} dimensions")
         if any(d.dim_value < 1 for d in dims if fixed_dimension(d)):
-            raise _fail(
+            raise refuse(
                 f"{escape(value.name)} has a dimension below 1: there is nothing to build",
                 "export the model with real shapes",
             )
         if prod(max(d.dim_value, 1) for d in dims) > MAX_ELEMENTS:
-            raise _fail(f"{escape(value.name)} has more than {MAX_ELEMENTS} elements")
+            raise refuse(f"{escape(value.name)} has more than {MAX_ELEMENTS} elements")
     if graph.sparse_initializer:
-        raise _fail("sparse initialisers are not supported", "store dense weights")
+        raise refuse("sparse initialisers are not supported", "store dense weights")
 
 
 def fixed_dimension(dimension: onnx.TensorShapeProto.Dimension) -> bool:
@@ -251,7 +223,7 @@ def _check_nodes(graph: onnx.GraphProto, version: int) -> None:
     if bad:
         listed = "\n".join(f"  {line}" for line in bad[:50])
         more = f"\n  ... and {len(bad) - 50} more" if len(bad) > 50 else ""
-        raise _fail(
+        raise refuse(
             f"{len(bad)} nodes cannot be compiled:\n{listed}{more}",
             "replace these operators, or export with another opset; `hwcompile ops` lists all",
         )
@@ -286,25 +258,25 @@ def _check_order(graph: onnx.GraphProto) -> None:
     """Single assignment, and every tensor made before it is used (which excludes cycles)."""
     known = {value.name for value in graph.input}
     if len(known) != len(graph.input):
-        raise _fail("two inputs have the same name")
+        raise refuse("two inputs have the same name")
     names = [t.name for t in graph.initializer]
     if len(set(names)) != len(names):
-        raise _fail("two initialisers have the same name")
+        raise refuse("two initialisers have the same name")
     known.update(names)
     made = {name for node in graph.node for name in node.output if name}
     for node in graph.node:
         for name in node.input:
             if name and name not in known:
                 what = "used before it is made, or part of a cycle" if name in made else "undefined"
-                raise _fail(f"tensor '{escape(name)}' is {what}")
+                raise refuse(f"tensor '{escape(name)}' is {what}")
         for name in node.output:
             if name in known:
-                raise _fail(f"tensor '{escape(name)}' is made twice")
+                raise refuse(f"tensor '{escape(name)}' is made twice")
             if name:
                 known.add(name)
     for value in graph.output:
         if value.name not in known:
-            raise _fail(f"output '{escape(value.name)}' is never made")
+            raise refuse(f"output '{escape(value.name)}' is never made")
 
 
 # --- weights ------------------------------------------------------------------------------------
@@ -313,15 +285,15 @@ def _check_order(graph: onnx.GraphProto) -> None:
 def _check_tensor(tensor: onnx.TensorProto) -> None:
     name = escape(tensor.name or "of an attribute")
     if any(d < 0 for d in tensor.dims):
-        raise _fail(f"tensor {name} has a negative dimension")
+        raise refuse(f"tensor {name} has a negative dimension")
     if prod(tensor.dims) > MAX_WEIGHT_ELEMENTS:
-        raise _fail(f"tensor {name} has more than {MAX_WEIGHT_ELEMENTS} elements")
+        raise refuse(f"tensor {name} has more than {MAX_WEIGHT_ELEMENTS} elements")
     if tensor.data_type == onnx.TensorProto.STRING:
-        raise _fail(f"tensor {name} holds text")
+        raise refuse(f"tensor {name} holds text")
     try:
         array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError, onnx.checker.ValidationError) as error:
-        raise _fail(f"tensor {name} does not hold what its shape says") from error
+        raise refuse(f"tensor {name} does not hold what its shape says") from error
     if _is_float(tensor) and prod(tensor.dims) > 1:
         _check_finite(name, array)
 
@@ -334,10 +306,10 @@ def _check_finite(name: str, array: Array) -> None:
     """Weights must be numbers; minus infinity is for masks and allowed where no weight is."""
     values = array if array.dtype.kind == "f" else array.astype(np.float32)
     if np.isnan(values).any() or np.isposinf(values).any():
-        raise _fail(f"tensor {name} holds NaN or infinity", "train or export the model again")
+        raise refuse(f"tensor {name} holds NaN or infinity", "train or export the model again")
     masked = np.isneginf(values)
     if masked.any() and (values[~masked] != 0).any():
-        raise _fail(f"tensor {name} holds infinity", "train or export the model again")
+        raise refuse(f"tensor {name} holds infinity", "train or export the model again")
 
 
 def _check_scales(graph: onnx.GraphProto) -> None:
@@ -353,4 +325,4 @@ def _check_scales(graph: onnx.GraphProto) -> None:
         values = numpy_helper.to_array(tensor).astype(np.float64)
         values = np.abs(values) if weights else values
         if not np.isfinite(values).all() or (values < np.finfo(np.float32).tiny).any():
-            raise _fail(f"scale {escape(node.input[1])} is not a normal positive number")
+            raise refuse(f"scale {escape(node.input[1])} is not a normal positive number")
