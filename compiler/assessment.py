@@ -54,6 +54,7 @@ _GROUPS = (
     ("hw_core_rotate", "elementwise"),
     ("hw_core_gather", "elementwise"),
     ("hw_core_sum_rows", "elementwise"),
+    ("hw_core_delay", "elementwise"),
     ("hw_ram_", "small memories"),
 )
 _CONTROL = "control and streams"

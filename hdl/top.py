@@ -16,6 +16,7 @@ from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.chip import Chip, Instruction, Loop, Port, Section, UnitKind
 from hwcompile.hdl import linear
 from hwcompile.hdl.attend import AttendUnit
+from hwcompile.hdl.delay import DelayUnit
 from hwcompile.hdl.elementwise import ElementwiseUnit
 from hwcompile.hdl.embed import EmbedUnit
 from hwcompile.hdl.gather import GatherUnit
@@ -49,6 +50,7 @@ _UNITS: Mapping[UnitKind, Callable[[Sequence[Task], Widths], Unit]] = {
     "attend": AttendUnit,
     "gather": GatherUnit,
     "sum_rows": SumRowsUnit,
+    "delay": DelayUnit,
 }
 
 

@@ -61,12 +61,17 @@ class Placement:
             (index, task.output) for index, task in enumerate(self._tasks) if task.writes_data
         ]
         kept = {value.key: self._rows_kept(index, value) for index, value in values}
-        spans = [self._data_span(i, v, kept[v.key] * v.cols) for i, v in values]
+        # A state whose rows are all kept is read a row behind: room for a row before the first.
+        before = {v.key: v.cols * (kept[v.key] > 1 and self._delayed(v.key)) for _, v in values}
+        spans = [self._data_span(i, v, kept[v.key] * v.cols + before[v.key]) for i, v in values]
         bases, self._data_words = _place(spans)
         return {
-            value.key: Region(value.key, base, kept[value.key], value.cols)
+            value.key: Region(value.key, base + before[value.key], kept[value.key], value.cols)
             for (_, value), base in zip(values, bases, strict=True)
         }
+
+    def _delayed(self, key: str) -> bool:
+        return any(isinstance(t.operation, ir.Delay) and key in t.reads for t in self._tasks)
 
     def _readers(self, key: str) -> list[int]:
         return [index for index, task in enumerate(self._tasks) if key in task.reads]
@@ -91,7 +96,7 @@ class Placement:
         readers = self._readers(value.key)
         loop = self._loop_of[producer]
         outside = any(self._loop_of[reader] is not loop for reader in readers)
-        if words == value.cols and not outside:
+        if words == value.cols and not outside and min(readers, default=producer) >= producer:
             return _Span(producer, max(readers, default=producer), words)
         last = self._loop_of[max(readers, default=producer)]
         return _Span(loop.first, last.first + len(last.tasks) - 1, words)
@@ -223,6 +228,9 @@ class Placement:
             return self._data(op.inputs[0]), keys, flags
         if isinstance(op, ir.Gather):
             return Operand(0, 0 if loop.sequence else op.output.cols), none, none
+        if isinstance(op, ir.Delay):
+            now = self._data(op.inputs[0])
+            return Operand(now.base - now.stride, now.stride), none, none
         if isinstance(op, ir.SumRows):
             flags = self._data(op.inputs[1], whole=True) if len(op.inputs) > 1 else none
             return self._data(op.inputs[0], whole=True), none, flags

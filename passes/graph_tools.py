@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from hwcompile.compiler.ir.graph import Graph, Operation
+from hwcompile.compiler.ir.order import live
 
 
 def users_of(graph: Graph) -> dict[str, list[Operation]]:
@@ -32,10 +33,5 @@ def rename(graph: Graph, operations: tuple[Operation, ...], alias: Mapping[str, 
     renamed = [replace(op, inputs=tuple(now(k) for k in op.inputs)) for op in operations]
     outputs = tuple(replace(o, value=now(o.value)) for o in graph.outputs)
     caches = tuple(replace(c, operation=now(c.operation)) for c in graph.caches)
-    live = {o.value for o in outputs}
-    kept: list[Operation] = []
-    for op in reversed(renamed):
-        if op.output.key in live:
-            kept.append(op)
-            live.update(op.inputs)
-    return replace(graph, operations=tuple(reversed(kept)), outputs=outputs, caches=caches)
+    kept = live(renamed, [o.value for o in outputs])
+    return replace(graph, operations=kept, outputs=outputs, caches=caches)

@@ -29,7 +29,7 @@ def run(program: Program) -> Program:
     values.update({given.value.key: given.value for given in inputs})
     done: list[Operation] = []
     for op in program.operations:
-        output = _narrow_value(op, tuple(values[key] for key in op.inputs))
+        output = _narrow_value(op, tuple(values[key] for key in op.reads))
         values[output.key] = output
         done.append(replace(op, output=output))
     return replace(program, inputs=inputs, operations=tuple(done))

@@ -8,7 +8,7 @@ Forms, by what reads the value:
 * ``table``: the input of a function table.
 * ``output``: what leaves the chip. ``flags``: 0 or 1, no grid.
 
-Gathers move integers, so their inputs share the grid of their output.
+Gathers and delays move integers, so their inputs share the grid of their output.
 """
 
 from __future__ import annotations
@@ -69,6 +69,19 @@ class Needs:
     by_column: frozenset[str]
 
 
+def input_forms(op: graph.Operation, states: frozenset[str]) -> tuple[Form, ...]:
+    """The form of each input. A product with a state takes that wide: it is summed over time."""
+    forms = _INPUT_FORMS.get(type(op), ())
+    if isinstance(op, graph.Multiply):
+        return tuple("wide" if key in states else "narrow" for key in op.inputs)
+    return forms
+
+
+def states_of(net: graph.Graph) -> frozenset[str]:
+    """Values that are states."""
+    return frozenset(op.output.key for op in net.operations if isinstance(op, graph.Delay))
+
+
 def find(net: graph.Graph, samples: Mapping[str, FloatArray], widths: Widths) -> Needs:
     """Forms and grids of all values of a graph, from calibration samples ``[n, cols]`` by value."""
     forms = _forms(net)
@@ -108,17 +121,18 @@ def find(net: graph.Graph, samples: Mapping[str, FloatArray], widths: Widths) ->
 
 def _forms(net: graph.Graph) -> dict[str, dict[Form, None]]:
     forms: dict[str, dict[Form, None]] = {}
+    states = states_of(net)
     for output in net.outputs:
         forms.setdefault(output.value, {})["output"] = None
-    for op in reversed(net.operations):
+    # What a state is read as reaches its maker, which comes after it, the second time.
+    for op in (*reversed(net.operations), *reversed(net.operations if states else ())):
         if op.output.key not in forms:
             continue  # nothing reads it
-        if isinstance(op, graph.Gather):
+        if isinstance(op, graph.Gather | graph.Delay):
             for key in op.inputs:
                 forms.setdefault(key, {}).update(forms[op.output.key])
-        elif type(op) in _INPUT_FORMS:
-            for key, form in zip(op.inputs, _INPUT_FORMS[type(op)], strict=False):
-                forms.setdefault(key, {})[form] = None
+        for key, form in zip(op.inputs, input_forms(op, states), strict=False):
+            forms.setdefault(key, {})[form] = None
     return forms
 
 
@@ -136,7 +150,7 @@ def _roots(
 
     for op in net.operations:
         for form in forms.get(op.output.key, {}):
-            joined: Form | None = form if isinstance(op, graph.Gather) else None
+            joined: Form | None = form if isinstance(op, graph.Gather | graph.Delay) else None
             if isinstance(op, graph.Add) and form == "wide":
                 joined = "wide"
             if joined is not None:
@@ -204,6 +218,8 @@ def _factor_grid(
     A matrix can make that factor on any grid; the guard bits keep its columns precise too.
     """
     producers = {o.output.key: o for o in net.operations}
+    if any(key in states_of(net) for key in op.inputs):
+        return {}
     product = chosen[(op.output.key, "narrow")]
     for factor, other in (op.inputs[::-1], op.inputs):
         maker = producers.get(factor)

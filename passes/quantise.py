@@ -73,6 +73,9 @@ class _State:
     raw: dict[str, ir.Value] = field(default_factory=dict)  # ids and flags
     operations: list[ir.Operation] = field(default_factory=list)
     attends: dict[str, str] = field(default_factory=dict)
+    states: frozenset[str] = frozenset()
+    #: By key of a Delay of the program: the value and form of the graph that it keeps.
+    kept: dict[str, tuple[str, Form]] = field(default_factory=dict)
     count: int = 0
 
     def value(self, rows: int, cols: int, grid: Grid) -> ir.Value:
@@ -111,7 +114,7 @@ def run(
     """
     options = options or QuantiseOptions()
     needed = needs.find(net, samples, options.widths)
-    state = _State(needed, samples, options)
+    state = _State(needed, samples, options, states=needs.states_of(net))
     inputs = tuple(_lower_input(state, given) for given in net.inputs)
     for op in net.operations:
         if op.output.key in needed.forms:
@@ -124,9 +127,15 @@ def run(
         ir.CacheTensor(state.attends[c.operation], c.role, c.input_name, c.output_name)
         for c in net.caches
     )
-    return narrow.run(
-        ir.Program(net.sections, inputs, tuple(state.operations), outputs, caches, net.form)
-    )
+    done = tuple(_closed(state, op) for op in state.operations)
+    return narrow.run(ir.Program(net.sections, inputs, done, outputs, caches, net.form))
+
+
+def _closed(state: _State, op: ir.Operation) -> ir.Operation:
+    """A Delay with its input, which was made after it."""
+    if not isinstance(op, ir.Delay):
+        return op
+    return replace(op, inputs=(state.made[state.kept[op.output.key]].value.key,))
 
 
 # --- inputs ---------------------------------------------------------------------------------------
@@ -172,6 +181,10 @@ def _lower(state: _State, op: graph.Operation) -> None:
     if isinstance(op, graph.Gather):
         for form in forms:
             state.made[(key, form)] = _lower_gather(state, op, form)
+        return
+    if isinstance(op, graph.Delay):
+        for form in forms:
+            state.made[(key, form)] = _lower_delay(state, op, form)
         return
     first, *others = forms
     target = state.needs.grids[(key, first)]
@@ -227,6 +240,13 @@ def _lower_gather(state: _State, op: graph.Gather, form: Form) -> _Made:
     parts = [_read(state, key, form) for key in op.inputs]
     values = [part.value for part in parts]
     return state.emit(ir.Gather, values, _base(op), parts[0].grid, op.index)
+
+
+def _lower_delay(state: _State, op: graph.Delay, form: Form) -> _Made:
+    grid = state.needs.grids[(op.output.key, form)]
+    made = state.emit(ir.Delay, [], _base(op), grid, grid.integers(op.initial))
+    state.kept[made.value.key] = (op.inputs[0], form)
+    return made
 
 
 def _lower_linear(state: _State, op: graph.Linear, target: Grid) -> _Made:
@@ -286,7 +306,8 @@ def _lower_add(state: _State, op: graph.Add, target: Grid) -> _Made:
 
 
 def _lower_multiply(state: _State, op: graph.Multiply, target: Grid) -> _Made:
-    a, b = (_read(state, key, "narrow") for key in op.inputs)
+    forms = needs.input_forms(op, state.states)
+    a, b = (_read(state, key, form) for key, form in zip(op.inputs, forms, strict=True))
     product = np.asarray(a.grid.scale) * np.asarray(b.grid.scale)
     if (op.output.key, state.needs.forms[op.output.key][0]) in state.needs.shared:
         multiplier, shift = _multiplier_shift(_ratio(product, target), target)

@@ -12,6 +12,7 @@ import numpy as np
 
 from hwcompile.compiler.errors import UsageError
 from hwcompile.compiler.ir import graph as ir
+from hwcompile.compiler.ir import order
 from hwcompile.compiler.ir.expressions import evaluate as evaluate_expression
 from hwcompile.compiler.ir.graph import FloatArray, Graph
 from hwcompile.compiler.ir.tensor_graph import Array
@@ -45,26 +46,58 @@ def evaluate(
     samples = len(next(iter(values.values()))) if values else 1
     last = _last_uses(graph)
     with np.errstate(all="ignore"):
-        for i, op in enumerate(graph.operations):
-            xs = [values[k] for k in op.inputs]
-            values[op.output.key] = _run(op, xs, samples, lengths.get(op.section))
-            if not collect:
-                for key in last.get(i, ()):
+        for run in order.runs(graph.operations):
+            length = lengths.get(run.operations[0].section)
+            if run.recurrent:
+                values.update(_recur(run.operations, values, samples, length))
+            for op in run.operations:
+                if not run.recurrent:
+                    xs = [values[k] for k in op.inputs]
+                    values[op.output.key] = _run(op, xs, samples, lengths.get(op.section))
+                for key in () if collect else last.get(op.output.key, ()):
                     values.pop(key, None)
     outputs = {o.model_name: _shaped(graph, o, values[o.value]) for o in graph.outputs}
     return outputs, values if collect else {}
 
 
-def _last_uses(graph: Graph) -> dict[int, list[str]]:
-    last: dict[str, int] = {}
-    for i, op in enumerate(graph.operations):
-        last.update(dict.fromkeys(op.inputs, i))
+def _last_uses(graph: Graph) -> dict[str, list[str]]:
+    """By operation, the values that nothing reads after it."""
+    last: dict[str, str] = {}
+    for op in graph.operations:
+        last.update(dict.fromkeys(op.reads, op.output.key))
     for output in graph.outputs:
         last.pop(output.value, None)
-    uses: dict[int, list[str]] = {}
-    for key, i in last.items():
-        uses.setdefault(i, []).append(key)
+    uses: dict[str, list[str]] = {}
+    for key, by in last.items():
+        uses.setdefault(by, []).append(key)
     return uses
+
+
+def _recur(
+    run: tuple[ir.Operation, ...],
+    values: Mapping[str, FloatArray],
+    samples: int,
+    length: int | None,
+) -> dict[str, FloatArray]:
+    """All rows of the values of a recurrence."""
+    made = {op.output.key for op in run}
+    now: dict[str, FloatArray] = {}
+    pieces: dict[str, list[FloatArray]] = {op.output.key: [] for op in run}
+    for row in range(length or run[0].output.rows):
+        for op in run:
+            if isinstance(op, ir.Delay):
+                start = np.broadcast_to(op.initial, (samples, 1, op.output.cols))
+                now[op.output.key] = now.get(op.inputs[0], start)
+            else:
+                xs = [now[k] if k in made else _row(values[k], row) for k in op.inputs]
+                now[op.output.key] = _run(op, xs, samples, 1)
+            pieces[op.output.key].append(now[op.output.key])
+    return {key: np.concatenate(parts, axis=1) for key, parts in pieces.items()}
+
+
+def _row(x: FloatArray, row: int) -> FloatArray:
+    """One row, or the only one."""
+    return x[:, row : row + 1] if x.shape[1] > 1 else x
 
 
 def _shaped(graph: Graph, output: ir.Output, value: FloatArray) -> FloatArray:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwcompile.compiler.errors import UsageError
-from hwcompile.compiler.ir import operations
+from hwcompile.compiler.ir import operations, order
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.program import IntArray, Program
 
@@ -253,9 +253,13 @@ class Stepper:
 
     def _execute(self, kind: ir.SectionKind, first: int, rows: int) -> Arrays:
         new: Arrays = {}
-        for op in self.program.operations:
-            if self.program.sections[op.section] == kind:
-                new[op.output.key] = self._operation(op, new, first, rows)
+        own = [op for op in self.program.operations if self.program.sections[op.section] == kind]
+        for run in order.runs(own):
+            if run.recurrent:
+                self._recur(run.operations, new, first, rows)
+            for op in run.operations:
+                if not run.recurrent:
+                    new[op.output.key] = self._operation(op, new, first, rows)
                 if self._observe is not None:
                     self._observe(op, new[op.output.key])
         if kind == "sequence":
@@ -274,6 +278,28 @@ class Stepper:
             )
         return operations.spec(op).meaning(op, xs, first, rows)
 
+    def _recur(self, run: tuple[ir.Operation, ...], new: Arrays, first: int, rows: int) -> None:
+        """A recurrence, row by row; a state begins with the row before ``first``."""
+        if self.program.sections[run[0].section] != "sequence":
+            first, rows = 0, run[0].output.rows
+        made = {op.output.key for op in run}
+        now = {key: x[..., -1:, :] for key, x in self._past.items() if key in made}
+        pieces: dict[str, list[IntArray]] = {key: [] for key in made}
+        for row in range(rows):
+            for op in run:
+                xs = tuple(
+                    now.get(key, op.initial[None])
+                    if isinstance(op, ir.Delay)
+                    else now[key]
+                    if key in made
+                    else _row(self._input(op, key, new), row)
+                    for key in op.inputs
+                )
+                now[op.output.key] = operations.spec(op).meaning(op, xs, first + row, 1)
+                pieces[op.output.key].append(now[op.output.key])
+        for key, parts in pieces.items():
+            new[key] = np.concatenate(np.broadcast_arrays(*parts), axis=-2)
+
     def _input(self, op: ir.Operation, key: str, new: Arrays) -> IntArray:
         if isinstance(op, ir.Attend) and key in self._remembered and key in op.inputs[1:]:
             return self._whole(key, new)
@@ -286,18 +312,30 @@ class Stepper:
         return np.concatenate([self._past[key], piece], axis=-2)
 
 
+def _row(x: IntArray, row: int) -> IntArray:
+    """One row, or the only one."""
+    return x[..., row : row + 1, :] if x.shape[-2] > 1 else x
+
+
 def _remembered(program: Program) -> tuple[str, ...]:
-    """Values of a sequence section that attention reads at all earlier rows."""
+    """Values of a sequence section that attention or a state reads at earlier rows."""
     section = {i.value.key: i.section for i in program.inputs}
     section.update({op.output.key: op.section for op in program.operations})
     keys = [
         key
         for op in program.operations
-        if isinstance(op, ir.Attend) and program.sections[op.section] == "sequence"
-        for key in op.inputs[1:]
+        if program.sections[op.section] == "sequence"
+        for key in _earlier(op)
         if program.sections[section[key]] == "sequence"
     ]
     return tuple(dict.fromkeys(keys))
+
+
+def _earlier(op: ir.Operation) -> tuple[str, ...]:
+    """The inputs an operation reads at earlier rows."""
+    if isinstance(op, ir.Attend):
+        return op.inputs[1:]
+    return op.inputs if isinstance(op, ir.Delay) else ()
 
 
 def _place(x: IntArray, first: int, value: ir.Value) -> IntArray:

@@ -165,6 +165,12 @@ def _gather_operands(
     return {"a": row * task.operation.output.cols}, [], []
 
 
+def _delay_operands(
+    unit: Unit, task: Task, inputs: Sequence[IntArray], bases: list[int], row: int
+) -> _Operands:
+    return {"a": bases[0] + max(row - 1, 0) * inputs[0].shape[1]}, [], []
+
+
 def _sum_operands(
     unit: Unit, task: Task, inputs: Sequence[IntArray], bases: list[int], row: int
 ) -> _Operands:
@@ -194,6 +200,7 @@ _OPERANDS: dict[type[ir.Operation], Callable[..., _Operands]] = {
     ir.Attend: _attend_operands,
     ir.Gather: _gather_operands,
     ir.SumRows: _sum_operands,
+    ir.Delay: _delay_operands,
 }
 
 

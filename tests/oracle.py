@@ -157,6 +157,11 @@ def sum_rows(f: Fields, xs: list[Matrix], first: int, rows: int) -> Matrix:
     return [[requantise(s, f["multiplier"], f["shift"], f["bits"]) for s in sums]]
 
 
+def delay(f: Fields, xs: list[Matrix], first: int, rows: int) -> Matrix:
+    before = xs[0] if first else [f["initial"], *xs[0]]
+    return before[:rows]
+
+
 ORACLE: dict[str, Callable[[Fields, list[Matrix], int, int], Matrix]] = {
     "embed": embed,
     "rows": constant_rows,
@@ -170,4 +175,5 @@ ORACLE: dict[str, Callable[[Fields, list[Matrix], int, int], Matrix]] = {
     "attend": attend,
     "gather": gather,
     "sum_rows": sum_rows,
+    "delay": delay,
 }

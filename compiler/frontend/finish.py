@@ -1,9 +1,9 @@
 """Sections, caches and kinds: what turns lowered operations into a Graph.
 
-1. Inputs that a causal attention's queries depend on are sequences; operations that depend on a
-   sequence are in the ``sequence`` section, all others in ``once``.
-2. A sequence section in which a row sees another row except through attention is no sequence:
-   then everything is ``once``.
+1. Inputs that a causal attention's queries or a state depend on are sequences; operations that
+   depend on a sequence are in the ``sequence`` section, all others in ``once``.
+2. A sequence section in which a row sees another row except through attention or a state is no
+   sequence: then everything is ``once``.
 3. A cache belongs to the attention whose keys or values it is, seen through what only moves
    elements.
 """
@@ -16,6 +16,7 @@ from dataclasses import replace
 from hwcompile.compiler.errors import ModelError
 from hwcompile.compiler.frontend.lower import Lowered
 from hwcompile.compiler.ir import graph as ir
+from hwcompile.compiler.ir.order import live
 from hwcompile.compiler.ir.tensor_graph import TensorGraph
 from hwcompile.compiler.ir.tensor_operations import STRUCTURAL
 from hwcompile.compiler.ir.verify_graph import gathered_columns
@@ -23,7 +24,7 @@ from hwcompile.compiler.ir.verify_graph import gathered_columns
 
 def finish(tensors: TensorGraph, lowered: Lowered) -> tuple[ir.Graph, tuple[str, ...]]:
     """The Graph and lines for the report."""
-    operations = _live(lowered)
+    operations = live(lowered.operations, [o.value for o in lowered.outputs])
     sequential = _sequential(lowered, operations)
     lines: list[str] = []
     if sequential:
@@ -66,16 +67,6 @@ def _with_kinds(
     return tuple(replace(o, kind="logits") if is_logits(o) else o for o in lowered.outputs)
 
 
-def _live(lowered: Lowered) -> tuple[ir.Operation, ...]:
-    live = {o.value for o in lowered.outputs}
-    kept = []
-    for op in reversed(lowered.operations):
-        if op.output.key in live:
-            kept.append(op)
-            live.update(op.inputs)
-    return tuple(reversed(kept))
-
-
 def _sequential(lowered: Lowered, operations: tuple[ir.Operation, ...]) -> frozenset[str]:
     """Keys of the inputs and values that belong to a sequence."""
     none: frozenset[str] = frozenset()
@@ -83,12 +74,13 @@ def _sequential(lowered: Lowered, operations: tuple[ir.Operation, ...]) -> froze
     #: Inputs whose rows become the rows of a value: not those seen through attention.
     rows = dict(sources)
     starts = none
-    for op in operations:
+    # A state is read before it is made: what it depends on is known the second time.
+    for op in (*operations, *operations):
         seen = op.inputs[:1] if isinstance(op, ir.Attend) else op.inputs
         rows[op.output.key] = none.union(*(rows.get(k, none) for k in seen))
         sources[op.output.key] = none.union(*(sources.get(k, none) for k in op.inputs))
-        if isinstance(op, ir.Attend) and op.causal:
-            starts |= rows[op.inputs[0]]
+        if isinstance(op, ir.Delay) or (isinstance(op, ir.Attend) and op.causal):
+            starts |= rows.get(op.inputs[0], none)
     return frozenset(k for k, own in sources.items() if own & starts)
 
 

@@ -19,6 +19,7 @@ from hwcompile.compiler.frontend.builder import Unsupported
 from hwcompile.compiler.frontend.lower_elementwise import ELEMENTWISE
 from hwcompile.compiler.frontend.lower_masks import MASKS
 from hwcompile.compiler.frontend.lower_products import PRODUCTS
+from hwcompile.compiler.frontend.lower_recurrent import RECURRENT
 from hwcompile.compiler.frontend.lower_reductions import REDUCTIONS
 from hwcompile.compiler.frontend.lower_structure import STRUCTURE
 from hwcompile.compiler.frontend.lowering import Handlers, Lowering, Tensor
@@ -28,7 +29,7 @@ from hwcompile.compiler.ir.expressions import VARIABLE
 from hwcompile.compiler.ir.graph import Expression
 from hwcompile.compiler.ir.tensor_graph import Node, TensorGraph, TensorInput
 
-HANDLERS: Handlers = {**ELEMENTWISE, **MASKS, **PRODUCTS, **REDUCTIONS, **STRUCTURE}
+HANDLERS: Handlers = {**ELEMENTWISE, **MASKS, **PRODUCTS, **RECURRENT, **REDUCTIONS, **STRUCTURE}
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ class Lowering:
         self.inputs: dict[str, ir.Input] = {}
         self.flags: set[str] = set()
         self.attends: list[tuple[str, str, str]] = []
+        #: States of a recurrent layer, by its input and its parameters (one object each).
+        self.layers: dict[tuple[str, int], dict[str, str]] = {}
 
     def form(self, key: str) -> Form:
         if key in self.graph.constants:

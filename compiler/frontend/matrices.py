@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -61,6 +61,17 @@ class Matrices:
             self.operations.append(made(value, inputs, 0, self.origin, **fields))
             self._memo[memo] = value.key
         return self._memo[memo]
+
+    def delay(self, initial: FloatArray, rows: int) -> str:
+        """Key of a new state, to be closed with :meth:`keep`."""
+        value = self.value(rows, len(initial))
+        self.operations.append(ir.Delay(value, (), 0, self.origin, initial))
+        return value.key
+
+    def keep(self, state: str, key: str) -> None:
+        """The state is the row before of ``key``."""
+        place = next(i for i, op in enumerate(self.operations) if op.output.key == state)
+        self.operations[place] = replace(self.operations[place], inputs=(key,))
 
     # --- forms to matrices --------------------------------------------------------------------
 

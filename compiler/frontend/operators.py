@@ -14,6 +14,7 @@ from hwcompile.compiler.frontend.elementwise_operators import ELEMENTWISE_OPERAT
 from hwcompile.compiler.frontend.norm_operators import NORM_OPERATORS
 from hwcompile.compiler.frontend.product_operators import PRODUCT_OPERATORS
 from hwcompile.compiler.frontend.quantised_operators import QUANTISED_OPERATORS
+from hwcompile.compiler.frontend.recurrent_operators import RECURRENT_OPERATORS
 from hwcompile.compiler.frontend.shape_operators import SHAPE_OPERATORS
 from hwcompile.compiler.frontend.window_operators import WINDOW_OPERATORS
 
@@ -25,4 +26,5 @@ OPERATORS: Mapping[tuple[str, str], Operator] = {
     **NORM_OPERATORS,
     **WINDOW_OPERATORS,
     **QUANTISED_OPERATORS,
+    **RECURRENT_OPERATORS,
 }

@@ -24,9 +24,10 @@ UnitKind = Literal[
     "attend",
     "gather",
     "sum_rows",
+    "delay",
 ]
 Space = Literal["data", "key", "value"]
-LinearStyle = Literal["bitplane", "folded"]
+LinearStyle = Literal["parallel", "bitplane", "folded"]
 PortKind = Literal["ids", "flags", "tensor", "cache", "token", "logits"]
 MemoryKind = Literal["data", "key", "value"]
 
@@ -140,11 +141,14 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class MatrixPlan:
-    """How the matrix of a Linear (by its output key) is built: ``phases`` output columns a tree."""
+    """How the matrix of a Linear (by its output key) is built: ``phases`` output columns a tree,
+    ``planes`` bits of every input a cycle.
+    """
 
     operation: str
     style: LinearStyle
     phases: int
+    planes: int = 1
 
 
 @dataclass(frozen=True, slots=True)

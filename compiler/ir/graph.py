@@ -6,9 +6,10 @@ type, axis order or name survives past the front-end; reshapes, transposes, spli
 concatenations are gone, or are one explicit :class:`Gather`.
 
 A graph has one or two sections. Operations of a ``sequence`` section act on one row at a time and
-see earlier rows only through causal attention, so that a chip can run it token by token with a KV
-cache, and a program can run it on all rows at once with the same result. Operations of a ``once``
-section see all rows. A decoder is one ``sequence`` section whatever form its file had (prefill, kv,
+see earlier rows only through causal attention or a :class:`Delay`, so that a chip can run it token
+by token with a KV cache, and a program can run it on all rows at once with the same result.
+Operations of a ``once`` section see all rows. A decoder is one ``sequence`` section whatever form
+its file had (prefill, kv,
 step); an encoder-decoder is ``once`` (the source) followed by ``sequence`` (the target).
 """
 
@@ -98,6 +99,11 @@ class Operation:
     section: int
     origin: str
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The inputs that must be made before it."""
+        return self.inputs
+
 
 @dataclass(frozen=True, slots=True)
 class Embed(Operation):
@@ -186,6 +192,20 @@ class Gather(Operation):
     """``out.ravel() = concatenate([x.ravel() for x in inputs])[index]``; index ``[rows, cols]``."""
 
     index: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Delay(Operation):
+    """The state of a recurrent network: ``out[r] = x[r - 1]``, row 0 is ``initial`` ``[cols]``.
+
+    Its input is made after it, from it: row by row the two hold, matrix by matrix they cannot.
+    """
+
+    initial: FloatArray
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,6 +171,14 @@ def _sum_rows(op: ir.SumRows, x: IntArray, flags: IntArray | None, first: int) -
     return requantise(chosen.sum(-2, keepdims=True), op.multiplier, op.shift, op.output.bits)
 
 
+def _delay(op: ir.Delay, x: IntArray, first: int, rows: int) -> IntArray:
+    """``x``: rows of the input from ``first - 1`` on, or from 0 on where ``first`` is 0."""
+    if first:
+        return x[..., :rows, :]
+    start = np.broadcast_to(op.initial, (*x.shape[:-2], 1, len(op.initial)))
+    return np.concatenate([start, x], axis=-2)[..., :rows, :]
+
+
 # --- intervals of the exact result (before saturation to the output width) ------------------------
 
 
@@ -266,7 +274,8 @@ class OperationSpec:
 
     ``meaning(op, inputs, first, rows)``: output ``[..., rows, cols]`` for inputs
     ``[..., rows, cols]`` (leading axes: samples); ``first`` is the position of its first row.
-    ``interval(op, input_values)``: least and greatest exact result before saturation.
+    ``interval(op, input_values)``: least and greatest exact result before saturation; of a Delay,
+    whose input is not made yet, all its width holds.
     ``work(op, input_values)``: multiply-accumulates or elementary steps per row, for reports.
     ``block``: the hardware block, a module of hwcompile.hdl. ``rowwise``: acts on each row alone.
     """
@@ -381,6 +390,14 @@ OPERATIONS: Mapping[type[ir.Operation], OperationSpec] = {
         lambda op, vs: vs[0].rows * op.output.cols,
         "sum_rows",
         False,
+    ),
+    ir.Delay: OperationSpec(
+        "delay",
+        lambda op, xs, first, rows: _delay(op, xs[0], first, rows),
+        lambda op, vs: (-limit(op.output.bits), limit(op.output.bits)),
+        lambda op, vs: op.output.cols,
+        "delay",
+        True,
     ),
 }
 

@@ -67,6 +67,11 @@ class Operation:
     section: int
     origin: str
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The inputs that must be made before it."""
+        return self.inputs
+
 
 @dataclass(frozen=True, slots=True)
 class Embed(Operation):
@@ -199,6 +204,20 @@ class Gather(Operation):
     """``out.ravel() = concatenate([x.ravel() for x in inputs])[index]``; index ``[rows, cols]``."""
 
     index: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Delay(Operation):
+    """``out[r] = x[r - 1]``, row 0 is ``initial`` ``[cols]``: the state of a recurrent network.
+
+    The input is made after it in the same row. The interval of the output holds that of the input.
+    """
+
+    initial: IntArray
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ()
 
 
 @dataclass(frozen=True, slots=True)

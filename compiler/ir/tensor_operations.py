@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.special import erf
 
+from hwcompile.compiler.ir import recurrent
 from hwcompile.compiler.ir.expressions import EXPRESSION_FUNCTIONS
 from hwcompile.compiler.ir.tensor_graph import Array
 
@@ -58,15 +59,47 @@ ELEMENTWISE: Mapping[str, tuple[Meaning, str]] = {
     "Not": (np.logical_not, "not"),
     "And": (np.logical_and, "and"),
     "Or": (np.logical_or, "or"),
+    "Xor": (np.logical_xor, "xor"),
+    "Mod": (np.mod, "mod"),
+    "Remainder": (np.fmod, "fmod"),
+    "Tan": (np.tan, "tan"),
     "IsNaN": (np.isnan, "isnan"),
+    "IsInf": (np.isinf, "isinf"),
     "Where": (np.where, "where"),
 }
+
+def _extreme(function: Callable[..., Array], largest: bool) -> Callable[..., Array]:
+    """Largest or smallest; of nothing, the other end of what the type holds."""
+
+    def reduce(x: Array, axis: tuple[int, ...] | None, keepdims: bool) -> Array:
+        if x.size:
+            return function(x, axis=axis, keepdims=keepdims)
+        if x.dtype.kind in "iu":
+            limits = np.iinfo(x.dtype)
+            empty: Any = limits.min if largest else limits.max
+        else:
+            empty = (not largest) if x.dtype.kind == "b" else (-np.inf if largest else np.inf)
+        return function(x, axis=axis, keepdims=keepdims, initial=empty)
+
+    return reduce
+
+
+def _log_sum_exp(x: Array, axis: tuple[int, ...] | None, keepdims: bool) -> Array:
+    if not x.size:
+        return np.log(np.sum(x, axis=axis, keepdims=keepdims))
+    most = np.max(x, axis=axis, keepdims=True)
+    shift = np.where(np.isfinite(most), most, 0)
+    total = np.log(np.sum(np.exp(x - shift), axis=axis, keepdims=True)) + shift
+    return total if keepdims else np.squeeze(total, axis)
+
 
 REDUCTIONS: Mapping[str, Callable[..., Array]] = {
     "ReduceMean": np.mean,
     "ReduceSum": np.sum,
-    "ReduceMax": np.max,
-    "ReduceMin": np.min,
+    "ReduceMax": _extreme(np.max, True),
+    "ReduceMin": _extreme(np.min, False),
+    "ReduceLogSum": lambda x, axis, keepdims: np.log(np.sum(x, axis=axis, keepdims=keepdims)),
+    "ReduceLogSumExp": _log_sum_exp,
     "ReduceProd": np.prod,
     "ReduceSumSquare": lambda x, axis, keepdims: np.sum(x * x, axis=axis, keepdims=keepdims),
     "ReduceL1": lambda x, axis, keepdims: np.sum(np.abs(x), axis=axis, keepdims=keepdims),
@@ -85,6 +118,11 @@ def resolve_shape(shape: tuple[int, ...], like: tuple[int, ...], allowzero: int)
 
 def _reshape(at: Attributes, x: Array) -> Array:
     return x.reshape(resolve_shape(at["shape"], x.shape, at.get("allowzero", 0)))
+
+
+def _flatten(at: Attributes, x: Array) -> Array:
+    axis = at.get("axis", 1)
+    return x.reshape(prod(x.shape[: axis if axis >= 0 else axis + x.ndim]), -1)
 
 
 def _unsqueeze(at: Attributes, x: Array) -> Array:
@@ -135,6 +173,19 @@ def _softmax(at: Attributes, x: Array) -> Array:
     return np.asarray(e / e.sum(axis=axis, keepdims=True), x.dtype)
 
 
+def _arg(function: Callable[..., Array]) -> Callable[[Attributes, Array], Array]:
+    """Index of the first (or last) largest or smallest element along an axis."""
+
+    def meaning(at: Attributes, x: Array) -> Array:
+        axis, keep = at.get("axis", 0), bool(at.get("keepdims", 1))
+        if not at.get("select_last_index", 0):
+            return np.asarray(function(x, axis=axis, keepdims=keep), np.int64)
+        last = x.shape[axis] - 1 - function(np.flip(x, axis), axis=axis, keepdims=keep)
+        return np.asarray(last, np.int64)
+
+    return meaning
+
+
 def _norm(at: Attributes, x: Array) -> Array:
     y = x - x.mean(-1, keepdims=True) if at["kind"] == "layer" else x
     y = y / np.sqrt((y * y).mean(-1, keepdims=True) + at["epsilon"])
@@ -142,33 +193,52 @@ def _norm(at: Attributes, x: Array) -> Array:
 
 
 def _gather_nd(at: Attributes, x: Array, index: Array) -> Array:
-    if at.get("batch_dims", 0):
-        raise ValueError("GatherND with batch_dims")
-    return np.asarray(x[tuple(np.moveaxis(index, -1, 0))])
+    shared = at.get("batch_dims", 0)
+    batch = [
+        np.arange(n).reshape([-1 if i == axis else 1 for i in range(index.ndim - 1)])
+        for axis, n in enumerate(index.shape[:shared])
+    ]
+    return np.asarray(x[(*batch, *np.moveaxis(index, -1, 0))])
+
+
+#: Reductions of the scatter operators, applied in place.
+_SCATTERED: Mapping[str, Any] = {
+    "add": np.add,
+    "mul": np.multiply,
+    "max": np.maximum,
+    "min": np.minimum,
+}
 
 
 def _scatter_nd(at: Attributes, x: Array, index: Array, update: Array) -> Array:
     out = x.copy()
-    where = tuple(np.moveaxis(index, -1, 0))
-    if at.get("reduction", "none") == "add":
-        np.add.at(out, where, update)
-    else:
+    return _scatter(at, out, tuple(np.moveaxis(index, -1, 0)), update)
+
+
+def _scatter(at: Attributes, out: Array, where: tuple[Array, ...], update: Array) -> Array:
+    function = _SCATTERED.get(at.get("reduction", "none"))
+    if function is None:
         out[where] = update
+    else:
+        function.at(out, where, update)
     return out
 
 
 def _scatter_elements(at: Attributes, x: Array, index: Array, update: Array) -> Array:
-    out = x.copy()
-    np.put_along_axis(out, index, update, at.get("axis", 0))
-    return out
+    axis = at.get("axis", 0) % x.ndim
+    where = list(np.indices(index.shape))
+    where[axis] = np.where(index < 0, index + x.shape[axis], index)
+    return _scatter(at, x.copy(), tuple(where), update)
 
 
 def _tensor_scatter(at: Attributes, x: Array, update: Array, index: Array | None = None) -> Array:
     out, axis = x.copy(), at.get("axis", -2) % x.ndim
     for b in range(x.shape[0]):
-        start = 0 if index is None else int(index[b])
+        rows = np.arange(update.shape[axis]) + (0 if index is None else int(index[b]))
+        if at.get("mode", "linear") == "circular":
+            rows %= x.shape[axis]
         target = np.moveaxis(out[b], axis - 1, 0)
-        target[start : start + update.shape[axis]] = np.moveaxis(update[b], axis - 1, 0)
+        target[rows] = np.moveaxis(update[b], axis - 1, 0)
     return out
 
 
@@ -208,7 +278,7 @@ def _pad(at: Attributes, x: Array) -> Array:
 #: Operations that only move elements: the same meaning serves values and index arrays.
 STRUCTURAL: Mapping[str, Callable[..., Array]] = {
     "Reshape": _reshape,
-    "Flatten": lambda at, x: x.reshape(prod(x.shape[: at.get("axis", 1) % (x.ndim + 1)]), -1),
+    "Flatten": _flatten,
     "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze,
     "Transpose": lambda at, x: np.transpose(x, at.get("perm")),
@@ -227,6 +297,8 @@ OPERATIONS: Mapping[str, Callable[..., Array]] = {
     "Cast": lambda at, x: x.astype(at["to"]),
     "MatMul": lambda at, a, b: np.matmul(a, b),
     "Softmax": _softmax,
+    "ArgMax": _arg(np.argmax),
+    "ArgMin": _arg(np.argmin),
     "Norm": _norm,
     "Function": _function,
     "Concat": _concat,
@@ -240,6 +312,7 @@ OPERATIONS: Mapping[str, Callable[..., Array]] = {
     "CumSum": _cumsum,
     "Pad": _pad,
     "Stack": lambda at, x: x,
+    "Recurrent": recurrent.evaluate,
 }
 
 

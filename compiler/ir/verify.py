@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hwcompile.compiler.ir import operations
+from hwcompile.compiler.ir import operations, order
 from hwcompile.compiler.ir import program as ir
 
 WORD_LIMIT = 1 << 62
@@ -32,6 +32,7 @@ def verify_program(program: ir.Program) -> None:
     faults = [*_order(program)]
     if not faults:
         faults = [*_values(program), *_outputs(program)]
+        faults += [*_recurrences(program)]
         for op in program.operations:
             inputs = tuple(program.values[key] for key in op.inputs)
             faults += [
@@ -63,10 +64,13 @@ def _order(program: ir.Program) -> Faults:
             yield f"{key} is made twice"
         if not 0 <= op.section < len(program.sections):
             yield f"{key} is in section {op.section}"
-        for used in op.inputs:
+        for used in op.reads:
             if seen.get(used, op.section + 1) > op.section:
                 yield f"{key} reads {used} before it is made"
         seen[key] = op.section
+    for op in program.operations:
+        if any(seen.get(used) != op.section for used in op.inputs if used not in op.reads):
+            yield f"{op.output.key} is the state of nothing in its section"
     if any(a.section > b.section for a, b in pairwise(program.operations)):
         yield "sections are not ascending"
 
@@ -241,6 +245,14 @@ def _sum_rows(op: ir.SumRows, vs: Values) -> str:
     return _expect({"output": _shape(op.output)}, {"output": (1, vs[0].cols)})
 
 
+def _delay(op: ir.Delay, vs: Values) -> str:
+    low, high = int(op.initial.min()), int(op.initial.max())
+    if not op.output.low <= min(low, vs[0].low) <= max(high, vs[0].high) <= op.output.high:
+        return f"state {op.output.low}..{op.output.high} does not hold what comes into it"
+    fault = _expect({"initial": op.initial.shape}, {"initial": (op.output.cols,)})
+    return fault or _same(op, vs)
+
+
 _SHAPES: Mapping[type[ir.Operation], Callable[[Any, Values], str]] = {
     ir.Embed: _embed,
     ir.Rows: _rows,
@@ -254,6 +266,7 @@ _SHAPES: Mapping[type[ir.Operation], Callable[[Any, Values], str]] = {
     ir.Attend: _attend,
     ir.Gather: _gather,
     ir.SumRows: _sum_rows,
+    ir.Delay: _delay,
 }
 
 
@@ -271,6 +284,14 @@ def _sequence(program: ir.Program, op: ir.Operation) -> Faults:
         yield "attention to later rows of a sequence"
     if isinstance(op, ir.Gather) and not _row_by_row(program, op, own):
         yield "a gather across the rows of a sequence"
+
+
+def _recurrences(program: ir.Program) -> Faults:
+    """What lies between a state and its next row acts on rows of one number."""
+    for run in order.runs(program.operations):
+        for op in run.operations if run.recurrent else ():
+            if not operations.spec(op).rowwise or op.output.rows != run.operations[0].output.rows:
+                yield f"{op.output.key} inside a recurrence"
 
 
 def _section(program: ir.Program, key: str) -> int:

@@ -57,7 +57,7 @@ def verify_graph(graph: ir.Graph) -> None:
 def _order(graph: ir.Graph) -> Faults:
     sections = {i.value.key: i.section for i in graph.inputs}
     for op in graph.operations:
-        for key in op.inputs:
+        for key in op.reads:
             if sections.get(key, op.section + 1) > op.section:
                 yield f"{op.output.key} reads {key} before it is made"
         if op.output.key in sections:
@@ -65,6 +65,9 @@ def _order(graph: ir.Graph) -> Faults:
         if not 0 <= op.section < len(graph.sections):
             yield f"{op.output.key} is in section {op.section}"
         sections[op.output.key] = op.section
+    for op in graph.operations:
+        if any(sections.get(key) != op.section for key in op.inputs if key not in op.reads):
+            yield f"{op.output.key} is the state of nothing in its section"
     if any(a.section > b.section for a, b in pairwise(graph.operations)):
         yield "sections are not ascending"
     made = {op.output.key for op in graph.operations}
@@ -111,6 +114,8 @@ def _operation(op: ir.Operation, inputs: tuple[ir.Value, ...]) -> Faults:
             size = sum(v.rows * v.cols for v in inputs)
             fits = op.index.shape == shape
             fits = fits and int(op.index.min()) >= 0 and int(op.index.max()) < size
+        case ir.Delay():
+            fits = given == [shape] and op.initial.shape == (cols,)
         case ir.MeanRows():
             fits = rows == 1 and given[0][1] == cols
             fits = fits and given[1:] in ([], [(given[0][0], 1)])

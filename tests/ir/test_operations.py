@@ -186,6 +186,14 @@ def sum_rows(draw: Draw) -> Case:
     return op, tuple(inputs), tuple(array(draw, v) for v in inputs), 0, 1
 
 
+@st.composite
+def delay(draw: Draw) -> Case:
+    x = value(draw, draw(sizes), draw(sizes))
+    first = draw(st.integers(0, 2))
+    op = ir.Delay(output(draw, x.rows, x.cols), ("x",), 0, "", table(draw, 1, x.cols, 9)[0])
+    return op, (x,), (array(draw, x),), first, x.rows
+
+
 CASES: dict[str, st.SearchStrategy[Case]] = {
     "embed": embed(),
     "rows": constant_rows(),
@@ -199,6 +207,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
     "attend": attend(),
     "gather": gather(),
     "sum_rows": sum_rows(),
+    "delay": delay(),
 }
 
 
