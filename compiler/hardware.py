@@ -53,7 +53,7 @@ def build_hardware(
     for number, (op, plan) in enumerate(zip(operations, chip.matrices, strict=True)):
         module = Ident(f"hw_matrix_{number}")
         bits = program.values[op.inputs[0]].bits
-        block = lower_weights(op.weight, bits, plan.phases, share=True)
+        block = lower_weights(op.weight, bits, plan.phases, share=True, planes=plan.planes)
         plans.append(plan_linear(number, op, program.values[op.inputs[0]], block, module))
         texts[module] = matrix_block_verilog(block, module)
         matrices.append(Matrix(module, op, block.phases, counts(block)))

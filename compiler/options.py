@@ -21,7 +21,7 @@ from hwcompile.compiler.errors import UsageError
 
 WEIGHTS = ("auto", "int8", "int6", "int4", "int3", "int2", "ternary")
 ACTIVATIONS = ("auto", "int8", "int9", "int10", "int12", "int16")
-STYLES = ("auto", "bitplane", "folded")
+STYLES = ("auto", "parallel", "bitplane", "folded")
 VERIFY_LEVELS = ("none", "fast", "full")
 
 

@@ -3,11 +3,12 @@
 A row passes four steps; the phases of one row overlap in the last two::
 
     load      an element a cycle into the input bank, as offset binary; skipped when ``reuse``
-    planes    a bit-plane of all inputs a cycle, registered, to the selected block
+    planes    a bit-plane of all inputs a cycle (or several), registered, to the selected block
     capture   the G accumulators of a phase into a register, one after the other shifted out
     finish    + constant of the column (bias, correction, rounding), (x multiplier), shift, saturate
 
-A phase lasts ``max(x_bits, G)`` cycles. The inputs of blocks that are not selected stay 0.
+A phase lasts ``max(C, G)`` cycles, C for its planes. The inputs of blocks that are not selected
+stay 0.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class LinearPlan:
     ``constant``, ``multiplier``, ``shift``: ``[outputs]``;
     ``out = requantise(acc + constant, multiplier, shift, out_bits)``. ``low``, ``high``:
     ``[outputs]``, proven interval of ``acc + constant``. ``acc_bits``: width of one accumulator of
-    the block. ``operation``: its index in the program.
+    the block. ``planes``: bit-planes a cycle. ``operation``: its index in the program.
     """
 
     operation: int
@@ -47,6 +48,7 @@ class LinearPlan:
     inputs: int
     outputs: int
     x_bits: int
+    planes: int
     phases: int
     acc_bits: int
     constant: IntArray
@@ -62,9 +64,14 @@ class LinearPlan:
         return -(-self.outputs // self.phases)
 
     @property
+    def plane_cycles(self) -> int:
+        """C: cycles of the planes of one phase."""
+        return -(-self.x_bits // self.planes)
+
+    @property
     def phase_cycles(self) -> int:
         """Cycles from one phase to the next: its planes, and the drain of the one before."""
-        return max(self.x_bits, self.trees)
+        return max(self.plane_cycles, self.trees)
 
     @property
     def exact(self) -> Interval:
@@ -85,6 +92,7 @@ def plan_linear(
         inputs=block.inputs,
         outputs=block.outputs,
         x_bits=block.x_bits,
+        planes=block.planes,
         phases=block.phases,
         acc_bits=block.acc_bits,
         constant=block.correction + op.bias,
@@ -103,7 +111,7 @@ def cycles(plan: LinearPlan, reuse: bool, scales: bool = False) -> int:
     """
     load = 1 if reuse else plan.inputs + 2
     last = plan.outputs - (plan.phases - 1) * plan.trees
-    planes = (plan.phases - 1) * plan.phase_cycles + plan.x_bits
+    planes = (plan.phases - 1) * plan.phase_cycles + plan.plane_cycles
     return load + planes + last + (7 if scales else 5)
 
 
@@ -169,7 +177,9 @@ class Linear(wiring.Component):
         planes = max(p.x_bits for p in self.plans)
         element = Signal(signed(planes))
         signs = self._pick(m, [1 << (p.x_bits - 1) for p in self.plans], "sign_plane")
-        m.d.comb += element.eq(self.read_data ^ signs)
+        # A plane above an input's own width is 0: the last cycle of a phase may read it.
+        own = self._pick(m, [(1 << p.x_bits) - 1 for p in self.plans], "own_planes")
+        m.d.comb += element.eq((self.read_data ^ signs) & own)
         bank = [Signal(inputs, name=f"bank_{j}", reset_less=True) for j in range(planes)]
         for j, plane in enumerate(bank):
             m.d.sync += plane.eq((plane & ~here) | (element[j].replicate(inputs) & here))
@@ -181,15 +191,9 @@ class Linear(wiring.Component):
         The first word of the capture register, and whether it is an output of the row.
         """
         pipe = self._count(m, loaded | (self.start & self.reuse))
-        plane = Signal(len(bank[0]), reset_less=True)
-        with m.If(pipe["valid"]), m.Switch(pipe["plane"]):
-            for j, bits in enumerate(bank[:-1]):
-                with m.Case(j):
-                    m.d.sync += plane.eq(bits)
-            with m.Default():
-                m.d.sync += plane.eq(bank[-1])
+        planes = [self._plane(m, pipe, bank, t) for t in range(max(p.planes for p in self.plans))]
         pipe.wait("plane")
-        words = self._blocks(m, pipe, plane)
+        words = self._blocks(m, pipe, planes)
         pipe.wait("summed")
         bits = max(p.acc_bits for p in self.plans)
         held = Signal(len(words), reset_less=True)
@@ -207,36 +211,52 @@ class Linear(wiring.Component):
                 m.d.sync += left.eq(left - 1)
         return held[:bits], left.any()
 
+    def _plane(self, m: Module, pipe: Pipeline, bank: list[Signal], t: int) -> Signal:
+        """Plane number t of each cycle, of the inputs of all plans that read it."""
+        users = [p for p in self.plans if p.planes > t]
+        plane = Signal(max(p.inputs for p in users), name=f"plane_{t}", reset_less=True)
+        places = sorted({c * p.planes for p in users for c in range(p.plane_cycles)})
+        found = [bank[j + t] if j + t < len(bank) else Const(0, len(plane)) for j in places]
+        with m.If(pipe["valid"]), m.Switch(pipe["place"]):
+            for place, bits in zip(places[:-1], found, strict=False):
+                with m.Case(place):
+                    m.d.sync += plane.eq(bits)
+            with m.Default():
+                m.d.sync += plane.eq(found[-1])
+        return plane
+
     def _count(self, m: Module, begin: Value) -> Pipeline:
         """Issue the planes of each phase, from the cycle after ``begin``.
 
-        Control bits: ``valid``, ``plane``, ``first`` and ``last`` plane of a phase, ``phase`` and
-        ``final`` phase.
+        Control bits: ``valid``, ``place`` (the lowest plane), ``first`` and ``last`` cycle of a
+        phase, ``phase`` and ``final`` phase.
         """
         cycle = Signal(range(max(p.phase_cycles for p in self.plans)), reset_less=True)
         # One bit at least: a chip of bitplane blocks has no phases, and Verilog no empty wires.
         phase = Signal(range(max(2, *(p.phases for p in self.plans))), reset_less=True)
         active, on, last, final = Signal(), Signal(), Signal(), Signal()
-        planes = self._pick(m, [p.x_bits for p in self.plans], "planes")
+        place = Signal(range(max(p.phase_cycles * p.planes for p in self.plans) + 1))
+        each = self._pick(m, [p.planes for p in self.plans], "planes")
+        planes = self._pick(m, [p.plane_cycles for p in self.plans], "plane_cycles")
         m.d.comb += [
             on.eq(active & (cycle < planes)),
             last.eq(cycle == planes - 1),
             final.eq(phase == self._pick(m, [p.phases - 1 for p in self.plans], "final_phase")),
         ]
         with m.If(active):
-            m.d.sync += cycle.eq(cycle + 1)
+            m.d.sync += [cycle.eq(cycle + 1), place.eq(place + each)]
             with m.If(cycle == self._pick(m, [p.phase_cycles - 1 for p in self.plans], "period")):
-                m.d.sync += [cycle.eq(0), phase.eq(phase + 1)]
+                m.d.sync += [cycle.eq(0), place.eq(0), phase.eq(phase + 1)]
         with m.If(begin):
-            m.d.sync += [active.eq(1), cycle.eq(0), phase.eq(0)]
+            m.d.sync += [active.eq(1), cycle.eq(0), place.eq(0), phase.eq(0)]
         with m.Elif(last & final):
             m.d.sync += active.eq(0)
-        plane = cycle[: bits_for(max(p.x_bits for p in self.plans) - 1)]
+        place = place[: bits_for(max((p.plane_cycles - 1) * p.planes for p in self.plans))]
         return Pipeline(
-            m, valid=on, plane=plane, first=cycle == 0, last=last, phase=phase, final=final
+            m, valid=on, place=place, first=cycle == 0, last=last, phase=phase, final=final
         )
 
-    def _blocks(self, m: Module, pipe: Pipeline, plane: Signal) -> Signal:
+    def _blocks(self, m: Module, pipe: Pipeline, planes: list[Signal]) -> Signal:
         """The accumulators of the selected block, each in a word of the widest accumulator."""
         bits = max(p.acc_bits for p in self.plans)
         words = Signal(bits * max(p.trees for p in self.plans))
@@ -245,11 +265,12 @@ class Linear(wiring.Component):
                 chosen = Signal(name=f"chosen_{number}")
                 acc = Signal(plan.acc_bits * plan.trees, name=f"acc_{number}")
                 m.d.comb += chosen.eq(self.select == number)
+                x = Cat(*(plane[: plan.inputs] for plane in planes[: plan.planes]))
                 ports: dict[str, Value] = {
                     "i_clk": ClockSignal(),
                     "i_en": pipe["valid"] & chosen,
                     "i_first": pipe["first"],
-                    "i_x": plane[: plan.inputs] & chosen.replicate(plan.inputs),
+                    "i_x": x & chosen.replicate(len(x)),
                     "o_acc": acc,
                 }
                 if plan.phases > 1:

@@ -40,7 +40,7 @@ def matrix_block_verilog(block: WeightBlock, name: str) -> str:
     wires = _Wires(block)
     lines = [
         f"// y = W x: {block.inputs} inputs, {block.outputs} outputs, {block.phases} phases; "
-        f"x of {block.x_bits} bits.",
+        f"x of {block.x_bits} bits, {block.planes} a cycle.",
         f"module {name} (",
         *_ports(block),
         ");",
@@ -61,7 +61,7 @@ def _ports(block: WeightBlock) -> Iterator[str]:
     yield "    input  wire first,"
     if block.phases > 1:
         yield f"    input  wire {_range(phase_bits(block.phases))}phase,"
-    yield f"    input  wire {_range(block.inputs)}x,"
+    yield f"    input  wire {_range(block.planes * block.inputs)}x,"
     yield f"    output wire {_range(block.trees * block.acc_bits)}acc"
 
 
@@ -129,11 +129,15 @@ class _Wires:
             self.widths.append(width)
 
     def expression(self, bits: IntArray) -> str:
-        """A vector of bits (element 0 lowest) as a concatenation of the fewest slices."""
+        """A vector of bits (element 0 lowest) as a concatenation of the fewest slices; -1 is 0."""
         holder = np.searchsorted(self._starts, bits, side="right") - 1
         pieces = []
         at = 0
-        for first, count in _runs(bits, holder):
+        for first, count in _runs(bits, np.where(bits < 0, -1 - np.arange(len(bits)), holder)):
+            if first < 0:
+                pieces.append("1'b0")
+                at += 1
+                continue
             v = int(holder[at])
             pieces.append(_slice(self.names[v], self.widths[v], first - self.firsts[v], count))
             at += count
@@ -141,6 +145,11 @@ class _Wires:
 
 
 # --- leaves ---------------------------------------------------------------------------------------
+
+
+def tap_bits(block: WeightBlock) -> IntArray:
+    """The bit of port ``x`` that each tap reads."""
+    return block.tap_plane * block.inputs + block.tap_input
 
 
 def _leaf_vectors(block: WeightBlock) -> list[tuple[int, int]]:
@@ -167,7 +176,7 @@ def _gather(name: str, width: int, index: IntArray) -> str:
 def _flat_leaves(block: WeightBlock) -> Iterator[str]:
     """P = 1: a leaf is an input or its complement."""
     for first, end in _leaf_vectors(block):
-        x = _gather("x", block.inputs, block.tap_input[first:end])
+        x = _gather("x", block.planes * block.inputs, tap_bits(block)[first:end])
         negative = _ones(block.tap_sign[first:end, 0])
         yield f"  wire {_range(end - first)}leaf{first} = {x}\n      ^ {negative};"
 
@@ -188,8 +197,9 @@ def _folded_leaves(block: WeightBlock) -> Iterator[str]:
             yield from _decoder(f"{g}_{b}", part, functions, wires)
     holder = np.zeros(len(block.tap_input), np.int64)
     width = np.zeros(len(block.tap_input), np.int64)
-    for first, end in _ranges(np.diff(block.tap_tree) != 0, len(block.tap_input)):
-        x = _gather("x", block.inputs, block.tap_input[first:end])
+    edges = (np.diff(block.tap_tree) != 0) | (np.diff(block.tap_plane) != 0)
+    for first, end in _ranges(edges, len(block.tap_input)):
+        x = _gather("x", block.planes * block.inputs, tap_bits(block)[first:end])
         sign = _packed(wires[first:end])
         holder[first:end], width[first:end] = first, end - first
         yield f"  wire {_range(end - first)}tap{first} = {x}\n      ^ {sign};"
@@ -263,10 +273,12 @@ def _feedback(block: WeightBlock, wires: _Wires) -> Iterator[str]:
     for g, w in enumerate(block.upper_widths.tolist()):
         if w:
             yield f"  reg {_range(w)}upper{g};"
-            yield f"  reg {_range(block.x_bits - 1)}lower{g};"
-        if w > 1:
-            high = _slice(f"upper{g}", w, 1, w - 1)
-            yield f"  wire {_range(w - 1)}back{g} = {high} & {{{w - 1}{{~first}}}};"
+            if block.lower_bits:
+                yield f"  reg {_range(block.lower_bits)}lower{g};"
+        kept = w - block.planes
+        if kept > 0 and block.lower_bits:
+            high = _slice(f"upper{g}", w, block.planes, kept)
+            yield f"  wire {_range(kept)}back{g} = {high} & {{{kept}{{~first}}}};"
 
 
 _MODULE = {"full_adder": "hw_full_adders", "half_adder": "hw_half_adders"}
@@ -301,15 +313,16 @@ def _counts(block: WeightBlock) -> Iterator[str]:
     """Each tree's sum by counting the leaves of each power of two."""
     (leaf, tree, coefficient), constant = plane_form(block)
     vectors = _leaf_vectors(block)
+    kept = np.diff(block.feedback_start).tolist()
     for g, w in enumerate(block.upper_widths.tolist()):
         if not w:
             continue
         mine = tree == g
         weight = np.zeros(len(block.leaf_tap), np.int64)
         weight[leaf[mine]] = coefficient[mine] % (1 << w)
-        terms = [f"32'd{constant[g] % (1 << w)}"]
-        if w > 1:
-            terms.append(f"{{{33 - w}'d0, back{g}}}")
+        terms = [f"64'd{constant[g] % (1 << w)}"]
+        if kept[g]:
+            terms.append(f"{{{64 - kept[g]}'d0, back{g}}}")
         for first, end in vectors:
             for k in range(w):
                 chosen = (weight[first:end] >> k & 1).astype(bool)
@@ -317,24 +330,25 @@ def _counts(block: WeightBlock) -> Iterator[str]:
                     mask = "" if chosen.all() else f" & {_ones(chosen)}"
                     terms.append(f"($countones(leaf{first}{mask}) << {k})")
         total = "\n      + ".join(terms)
-        yield f"  wire [31:0] count{g} = {total};"
+        yield f"  wire [63:0] count{g} = {total};"
         yield f"  wire {_range(w)}sum{g} = count{g}[{w - 1}:0];"
 
 
 def _accumulators(block: WeightBlock) -> Iterator[str]:
-    shift = block.x_bits - 1
+    shift, p = block.lower_bits, block.planes
     words = []
     yield "  always @(posedge clk)\n    if (en) begin"
     for g, w in enumerate(block.upper_widths.tolist()):
         pad = block.acc_bits - (w + shift if w else 0)
         if w:
-            low = _slice(f"upper{g}", w, 0, 1)
-            shifted = (
-                low if shift == 1 else f"{{{low}, {_slice(f'lower{g}', shift, 1, shift - 1)}}}"
-            )
             yield f"      upper{g} <= sum{g};"
-            yield f"      lower{g} <= {shifted};"
-            words += [f"lower{g}", f"upper{g}"]
+            if shift:
+                pieces = [_slice(f"lower{g}", shift, p, shift - p)] if shift > p else []
+                pieces += [_slice(f"upper{g}", w, 0, min(w, p))]
+                pieces += [f"{p - w}'d0"] if w < p else []
+                yield f"      lower{g} <= {_concat(pieces)};"
+                words.append(f"lower{g}")
+            words.append(f"upper{g}")
         if pad:
             words.append(f"{pad}'d0")
     yield "    end"
@@ -345,7 +359,7 @@ def _unread(block: WeightBlock, wires: _Wires) -> Iterator[str]:
     """Name the bits that no gate reads, so that lint knows it is meant."""
     total = block.stages[-1].end if block.stages else int(block.feedback_start[-1])
     read = np.zeros(total, bool)
-    read[block.upper_bits] = True
+    read[block.upper_bits[block.upper_bits >= 0]] = True
     for stage in block.stages:
         read[stage.inputs] = True
     if not read.all():
@@ -354,9 +368,10 @@ def _unread(block: WeightBlock, wires: _Wires) -> Iterator[str]:
 
 def _unused(block: WeightBlock) -> Iterator[str]:
     """Name the ports that nothing reads."""
-    idle = np.setdiff1d(np.arange(block.inputs), block.tap_input)
-    unused = [_gather("x", block.inputs, idle)] if len(idle) else []
-    if not (block.upper_widths > 1).any():
+    bits = block.planes * block.inputs
+    idle = np.setdiff1d(np.arange(bits), tap_bits(block))
+    unused = [_gather("x", bits, idle)] if len(idle) else []
+    if not np.diff(block.feedback_start).any():
         unused.append("first")
     if not len(block.upper_bits):
         unused += ["clk", "en"]

@@ -19,12 +19,20 @@ from typing import Literal
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.chip import MatrixPlan
 
-Style = Literal["auto", "bitplane", "folded"]
+Style = Literal["auto", "parallel", "bitplane", "folded"]
 
 
 def choose_styles(program: ir.Program, style: Style = "auto") -> tuple[MatrixPlan, ...]:
-    """A plan for each Linear in order. ``bitplane``: none folded; ``folded``: all that can be."""
+    """A plan for each Linear in order. ``parallel``: all planes at once; ``bitplane``: none folded;
+    ``folded``: all that can be.
+    """
     matrices = [op for op in program.operations if isinstance(op, ir.Linear)]
+    if style == "parallel":
+        bits = [program.values[op.inputs[0]].bits for op in matrices]
+        return tuple(
+            MatrixPlan(op.output.key, "parallel", 1, b)
+            for op, b in zip(matrices, bits, strict=True)
+        )
     if style == "bitplane":
         return tuple(MatrixPlan(op.output.key, "bitplane", 1) for op in matrices)
     halvings = 0

@@ -7,8 +7,9 @@
    takes the value that makes the phase function simplest.
 3. Columns are compressed level by level: every three bits of a column become a sum and a carry to
    the next column; when all lower columns are down to one bit, a half adder settles the next two,
-   so that a ripple follows the compressors up. The accumulator's ``upper >> 1`` enters as leaves.
-4. The widths are exact: no tree can exceed its upper part; carries out of it are never made.
+   so that a ripple follows the compressors up. The accumulator's ``upper >> p`` enters as leaves.
+4. p planes a cycle: the leaves and shared adders of one plane p times over, each a column higher.
+5. The widths are exact: no tree can exceed its upper part; carries out of it are never made.
 
 What must NOT change: the arrays are walked back and must give the matrix, always.
 """
@@ -35,24 +36,25 @@ from hwcompile.passes.share_terms import share_terms
 
 
 def lower_weights(
-    weight: IntArray, x_bits: int, phases: int = 1, share: bool = False
+    weight: IntArray, x_bits: int, phases: int = 1, share: bool = False, planes: int = 1
 ) -> WeightBlock:
     """The block of ``y = W x``: weight ``[N, M]`` (rows inputs), at most ``phases`` phases.
 
     The block's ``phases`` is the number needed: ``ceil(M / ceil(M / phases))``. ``share``: share
-    full adders across outputs and digits (P = 1 only). Raises UsageError for an empty matrix, no
-    phase or ``x_bits < 2``.
+    full adders across outputs and digits (P = 1 only). ``planes``: p, bits of every input a cycle.
+    Raises UsageError for an empty matrix, no phase, ``x_bits < 2`` or ``planes`` not in
+    ``1 .. x_bits``.
     """
     weight = np.asarray(weight)
     if weight.ndim != 2 or 0 in weight.shape or not np.issubdtype(weight.dtype, np.integer):
         raise UsageError("A weight block needs an integer matrix with at least one entry.")
-    if x_bits < 2 or phases < 1:
-        raise UsageError("A weight block needs x_bits >= 2 and phases >= 1.")
+    if x_bits < 2 or phases < 1 or not 1 <= planes <= x_bits:
+        raise UsageError("A weight block needs x_bits >= planes >= 1, x_bits >= 2, phases >= 1.")
     weight = weight.astype(np.int64)
     trees = -(-weight.shape[1] // phases)
     phases = -(-weight.shape[1] // trees)
     leaves = _flat(weight, share) if phases == 1 else _folded(weight, trees, phases)
-    block = _assemble(weight.shape, x_bits, phases, leaves)
+    block = _assemble(weight.shape, x_bits, phases, planes, _replicated(leaves, planes))
     expansion = expand(block)
     if not np.array_equal(expansion.weight, weight):
         raise WeightLogicError("A weight block does not compute its matrix.")
@@ -65,10 +67,11 @@ class _Leaves:
 
     ``columns[g][k]``: numbers of the bits of weight ``2^k`` in tree g: leaves, then outputs of the
     shared ``stages``, both numbered as if there were no feedback bits.
-    ``greatest[g]``: largest plane sum of tree g.
+    ``greatest[g]``: largest sum of tree g in one cycle.
     """
 
     tap_input: IntArray
+    tap_plane: IntArray
     tap_tree: IntArray
     tap_sign: BoolArray
     leaf_tap: IntArray
@@ -106,6 +109,7 @@ def _flat(weight: IntArray, share: bool) -> _Leaves:
     negative = np.tensordot(place, digits < 0, 1)
     return _Leaves(
         tap_input=tap_input,
+        tap_plane=np.zeros(len(literals), np.int64),
         tap_tree=np.full(len(literals), -1),
         tap_sign=np.reshape(literals < 0, (-1, 1)),
         leaf_tap=np.arange(len(literals)),
@@ -163,6 +167,7 @@ def _folded(weight: IntArray, trees: int, phases: int) -> _Leaves:
     edges = np.searchsorted(column, np.arange(trees * width + 1))
     return _Leaves(
         tap_input=tap_input,
+        tap_plane=np.zeros(len(tap_input), np.int64),
         tap_tree=tap_tree,
         # A leaf is NAND(x XOR sign, mask): a constant less what the opposite weight gives.
         tap_sign=simplest(tap_weight > 0, tap_weight != 0),
@@ -179,17 +184,84 @@ def _folded(weight: IntArray, trees: int, phases: int) -> _Leaves:
     )
 
 
+# --- p planes a cycle -----------------------------------------------------------------------------
+
+
+def _replicated(leaves: _Leaves, planes: int) -> _Leaves:
+    """The leaves of one plane ``planes`` times over, plane t in columns t higher."""
+    if planes == 1:
+        return leaves
+    taps, count = len(leaves.tap_input), len(leaves.leaf_tap)
+    made = leaves.stages[-1].end - count if leaves.stages else 0
+
+    def moved(bits: IntArray, t: int) -> IntArray:
+        return np.where(bits < count, bits + t * count, bits + (planes - 1) * count + t * made)
+
+    each = range(planes)
+    stages = [
+        Stage(s.kind, moved(s.inputs, t), s.first + (planes - 1) * count + t * made)
+        for t in each
+        for s in leaves.stages
+    ]
+    height = max((len(c) for c in leaves.columns), default=0) + planes - 1
+    columns = [
+        [
+            np.concatenate(
+                [np.zeros(0, np.int64)]
+                + [moved(own[k - t], t) for t in each if 0 <= k - t < len(own)]
+            )
+            for k in range(height)
+        ]
+        for own in leaves.columns
+    ]
+    return _Leaves(
+        tap_input=np.tile(leaves.tap_input, planes),
+        tap_plane=np.repeat(np.arange(planes), taps),
+        tap_tree=np.tile(leaves.tap_tree, planes),
+        tap_sign=np.tile(leaves.tap_sign, (planes, 1)),
+        leaf_tap=np.concatenate([leaves.leaf_tap + t * taps for t in each]),
+        leaf_mask=np.tile(leaves.leaf_mask, (planes, 1)),
+        inverted=leaves.inverted,
+        stages=tuple(stages),
+        columns=columns,
+        greatest=leaves.greatest * ((1 << planes) - 1),
+        zero_digits=leaves.zero_digits,
+    )
+
+
 # --- trees ----------------------------------------------------------------------------------------
 
 
-def _assemble(shape: tuple[int, ...], x_bits: int, phases: int, leaves: _Leaves) -> WeightBlock:
+def _assemble(
+    shape: tuple[int, ...], x_bits: int, phases: int, planes: int, leaves: _Leaves
+) -> WeightBlock:
     """Number the feedback bits, compress the columns, and put the block together."""
-    most = leaves.greatest * ((1 << x_bits) - 1) >> (x_bits - 1)
-    widths = np.array([int(v).bit_length() for v in most], np.int64)
-    feedback = np.maximum(widths - 1, 0)
+    block = WeightBlock(
+        inputs=shape[0],
+        outputs=shape[1],
+        phases=phases,
+        planes=planes,
+        x_bits=x_bits,
+        tap_input=leaves.tap_input,
+        tap_plane=leaves.tap_plane,
+        tap_tree=leaves.tap_tree,
+        tap_sign=leaves.tap_sign,
+        leaf_tap=leaves.leaf_tap,
+        leaf_mask=leaves.leaf_mask,
+        inverted=leaves.inverted,
+        stages=(),
+        upper_bits=np.zeros(0, np.int64),
+        upper_start=np.zeros(1, np.int64),
+        zero_digits=leaves.zero_digits,
+        correction=np.zeros(shape[1], np.int64),
+    )
+    most = [int(v) * block.ones >> block.lower_bits for v in leaves.greatest]
+    widths = np.array([v.bit_length() for v in most], np.int64)
+    block = replace(block, upper_start=np.concatenate([[0], np.cumsum(widths)]))
+    start = block.feedback_start
+    feedback = np.diff(start)
     count = len(leaves.leaf_tap)
     moved = int(feedback.sum())
-    start = count + np.concatenate([[0], np.cumsum(feedback)])
 
     def renumber(bits: IntArray) -> IntArray:
         return np.where(bits < count, bits, bits + moved)
@@ -204,24 +276,8 @@ def _assemble(shape: tuple[int, ...], x_bits: int, phases: int, leaves: _Leaves)
         queues.append(queue)
     first = shared[-1].end if shared else int(start[-1])
     stages = [*shared, *_compress(queues, first)]
-    upper = [q[0] for queue in queues for q in queue]
-    return WeightBlock(
-        inputs=shape[0],
-        outputs=shape[1],
-        phases=phases,
-        x_bits=x_bits,
-        tap_input=leaves.tap_input,
-        tap_tree=leaves.tap_tree,
-        tap_sign=leaves.tap_sign,
-        leaf_tap=leaves.leaf_tap,
-        leaf_mask=leaves.leaf_mask,
-        inverted=leaves.inverted,
-        stages=tuple(stages),
-        upper_bits=np.array(upper, np.int64),
-        upper_start=np.concatenate([[0], np.cumsum(widths)]),
-        zero_digits=leaves.zero_digits,
-        correction=np.zeros(shape[1], np.int64),
-    )
+    upper = [q[0] if len(q) else -1 for queue in queues for q in queue]
+    return replace(block, stages=tuple(stages), upper_bits=np.array(upper, np.int64))
 
 
 _ARITY: dict[GateKind, int] = {"full_adder": 3, "half_adder": 2, "xor": 2}
@@ -237,7 +293,7 @@ def _compress(queues: list[list[IntArray]], first: int) -> list[Stage]:
     while any(s < len(q) for s, q in zip(settled, queues, strict=True)):
         gates: dict[GateKind, list[_Part]] = {kind: [] for kind in _ARITY}
         for g, queue in enumerate(queues):
-            while settled[g] < len(queue) and len(queue[settled[g]]) == 1:
+            while settled[g] < len(queue) and len(queue[settled[g]]) <= 1:
                 settled[g] += 1
             for k in range(settled[g], len(queue)):
                 kind, taken = _take(queue[k], k == len(queue) - 1, k == settled[g])

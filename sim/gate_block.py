@@ -18,7 +18,7 @@ def simulate_block(
     To be compared with ``weight_logic.evaluate(block, x)``, bit for bit.
     """
     rows = len(x)
-    planes = [_words(plane) for plane in offset_planes(x, block.x_bits)]
+    planes = [_words(plane) for plane in offset_planes(x, block.x_bits, block.planes)]
     gates = GateSimulator(netlist, library, rows)
     gates.set("en", [1] * rows)
     columns: list[IntArray] = []

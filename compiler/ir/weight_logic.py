@@ -1,18 +1,21 @@
 """Weight logic: a constant matrix block as arrays of adders over bits.
 
-The block computes ``y = W x`` one bit-plane of every input a cycle. With ``x' = x + 2^(x_bits-1)``
-(offset binary, unsigned) and planes ``x'[j]``, least significant first, each of the G output trees
-sums weighted *leaves* of the current plane, and the sum enters a shift accumulator::
+The block computes ``y = W x``, p bit-planes of every input a cycle. With ``x' = x + 2^(x_bits-1)``
+(offset binary, unsigned) and planes ``x'[j]``, least significant first (0 from ``x_bits`` on), each
+of the G output trees sums weighted *leaves* of planes ``c p .. c p + p - 1`` in cycle c, and the
+sum enters a shift accumulator, over ``C = ceil(x_bits / p)`` cycles::
 
-    leaf   = inverted XOR ((x'_i[j] XOR sign(phase)) AND mask(phase))
-    plane  = sum of leaf * 2^column                              (one number a tree)
-    upper  = plane + (0 if first else upper >> 1);  the bit shifted out enters the lower part
-    acc    = upper * 2^(x_bits-1) + lower = sum over planes of plane_j * 2^j
+    leaf   = inverted XOR ((x'_i[c p + tap_plane] XOR sign(phase)) AND mask(phase))
+    part_c = sum of leaf * 2^column                              (one number a tree)
+    upper  = part_c + (0 if first else upper >> p);  the p bits shifted out enter the lower part
+    acc    = upper * 2^(p (C - 1)) + lower = sum over cycles of part_c * 2^(p c)
+
+With ``p = x_bits`` there is one cycle, no feedback and no lower part.
 
 Phase k of tree g makes output column ``k * G + g``. Every constant (offset binary, signs, inverted
 leaves) is left out of the logic: ``W x = acc + correction[column]``.
 
-Bits are numbered: first the leaves, then the feedback bits ``upper >> 1`` of each tree, then the
+Bits are numbered: first the leaves, then the feedback bits ``upper >> p`` of each tree, then the
 outputs of the stages in order. A stage is a vector of equal gates that read lower numbers only.
 """
 
@@ -61,20 +64,24 @@ class Stage:
 class WeightBlock:
     """The block of one matrix: N ``inputs``, M ``outputs``, ``phases`` P, trees G = ceil(M / P).
 
-    A *tap* is an input under a sign: ``tap_input[T]``, ``tap_sign[T, P]``; it belongs to tree
-    ``tap_tree[T]``, or to all (-1) when P = 1. A *leaf* is a tap under a mask: ``leaf_tap[L]``,
+    ``planes``: p, bit-planes a cycle. A *tap* is a bit of an input under a sign: ``tap_input[T]``,
+    ``tap_plane[T]`` (0 .. p - 1), ``tap_sign[T, P]``; it belongs to tree ``tap_tree[T]``, or to all
+    (-1) when P = 1. A *leaf* is a tap under a mask: ``leaf_tap[L]``,
     ``leaf_mask[L, P]``; ``inverted`` complements every leaf (NAND instead of AND).
     ``upper_bits[upper_start[g] : upper_start[g + 1]]`` are the bits of tree g's new upper part,
-    least significant first; a tree without weights has none. ``zero_digits``: places of a digit
-    (tree, input, power of two) that hold zero in every phase and so cost nothing.
+    least significant first, -1 for a bit that is always 0; a tree without weights has none.
+    ``zero_digits``: places of a digit (tree, input, power of two) that hold zero in every phase and
+    so cost nothing.
     ``correction[M]``: what :func:`expand` finds missing to W x.
     """
 
     inputs: int
     outputs: int
     phases: int
+    planes: int
     x_bits: int
     tap_input: IntArray
+    tap_plane: IntArray
     tap_tree: IntArray
     tap_sign: BoolArray
     leaf_tap: IntArray
@@ -92,6 +99,21 @@ class WeightBlock:
         return -(-self.outputs // self.phases)
 
     @property
+    def cycles(self) -> int:
+        """C: cycles of a phase."""
+        return -(-self.x_bits // self.planes)
+
+    @property
+    def lower_bits(self) -> int:
+        """Width of the part of an accumulator that only shifts."""
+        return self.planes * (self.cycles - 1)
+
+    @property
+    def ones(self) -> int:
+        """``sum of 2^(p c)`` over the cycles: what a constant 1 of every cycle adds up to."""
+        return sum(1 << self.planes * c for c in range(self.cycles))
+
+    @property
     def upper_widths(self) -> IntArray:
         """Width of each tree's upper part ``[G]``."""
         return np.diff(self.upper_start)
@@ -99,13 +121,13 @@ class WeightBlock:
     @property
     def feedback_start(self) -> IntArray:
         """First feedback bit of each tree, and one past the last: ``[G + 1]``."""
-        widths = np.maximum(self.upper_widths - 1, 0)
+        widths = np.maximum(self.upper_widths - self.planes, 0) * (self.cycles > 1)
         return len(self.leaf_tap) + np.concatenate([[0], np.cumsum(widths)])
 
     @property
     def acc_bits(self) -> int:
         """Width of one accumulator."""
-        return int(self.upper_widths.max(initial=0)) + self.x_bits - 1
+        return max(1, int(self.upper_widths.max(initial=0)) + self.lower_bits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +178,21 @@ class WeightLogicError(HwcompileError):
 def counts(block: WeightBlock) -> BlockCounts:
     """Cells and leaves of a block."""
     size = dict.fromkeys(("full_adder", "half_adder", "xor", "inverter"), 0)
-    leaf_uses = int((block.upper_bits < len(block.leaf_tap)).sum())
+    upper = block.upper_bits
+    leaf_uses = int(((upper >= 0) & (upper < len(block.leaf_tap))).sum())
     for stage in block.stages:
         size[stage.kind] += stage.size
         leaf_uses += int((stage.inputs < len(block.leaf_tap)).sum())
     widths = block.upper_widths
     sign_varies = block.tap_sign.any(1) & ~block.tap_sign.all(1)
     mask_varies = ~block.leaf_mask.all(1)
-    taps = len(block.tap_input) if block.phases > 1 else _weights_in_use(block)
+    taps = len(block.tap_input) // block.planes if block.phases > 1 else _weights_in_use(block)
     return BlockCounts(
         full_adders=size["full_adder"],
         half_adders=size["half_adder"],
         xors=size["xor"],
         inverters=size["inverter"],
-        flip_flops=int((widths + (block.x_bits - 1) * (widths > 0)).sum()),
+        flip_flops=int((widths + block.lower_bits * (widths > 0)).sum()),
         leaves=leaf_uses,
         literals=len(block.leaf_tap),
         sign_gates=int(sign_varies.sum()),
@@ -190,15 +213,19 @@ def _weights_in_use(block: WeightBlock) -> int:
 # --- execution ------------------------------------------------------------------------------------
 
 
-def offset_planes(x: IntArray, x_bits: int) -> BoolArray:
-    """Bit-planes of ``x + 2^(x_bits-1)``: ``[rows, N]`` to ``[x_bits, N, rows]``."""
+def offset_planes(x: IntArray, x_bits: int, planes: int = 1) -> BoolArray:
+    """Bit-planes of ``x + 2^(x_bits-1)``: ``[rows, N]`` to ``[C, planes * N, rows]``.
+
+    The rows of one cycle's result are the bits of the block's port ``x``.
+    """
     shifted = np.asarray(x, np.int64).T + (1 << (x_bits - 1))
-    return np.stack([(shifted >> j & 1).astype(bool) for j in range(x_bits)])
+    bits = [(shifted >> j & 1).astype(bool) for j in range(-(-x_bits // planes) * planes)]
+    return np.stack(bits).reshape(-1, planes * len(shifted), shifted.shape[1])
 
 
 def evaluate(block: WeightBlock, x: IntArray) -> IntArray:
     """Run the arrays bit by bit: signed ``x [rows, N]`` to accumulators ``[rows, M]``."""
-    planes = offset_planes(x, block.x_bits)
+    planes = offset_planes(x, block.x_bits, block.planes)
     acc = np.zeros((len(x), block.phases * block.trees), np.int64)
     for phase in range(block.phases):
         columns = slice(phase * block.trees, (phase + 1) * block.trees)
@@ -207,30 +234,32 @@ def evaluate(block: WeightBlock, x: IntArray) -> IntArray:
 
 
 def _run_phase(block: WeightBlock, planes: BoolArray, phase: int) -> IntArray:
-    rows, start, leaves = planes.shape[2], block.upper_start, len(block.leaf_tap)
+    rows, start, leaves, p = planes.shape[2], block.upper_start, len(block.leaf_tap), block.planes
+    tap_bit = block.tap_plane * block.inputs + block.tap_input
     total = block.stages[-1].end if block.stages else int(block.feedback_start[-1])
     bits = np.zeros((total, rows), bool)
     shifted_in = _feedback_source(block)
     acc = np.zeros((rows, block.trees), np.int64)
     upper = np.zeros((len(block.upper_bits), rows), bool)
-    for j, plane in enumerate(planes):
-        taps = plane[block.tap_input] ^ block.tap_sign[:, phase, None]
+    for c, plane in enumerate(planes):
+        taps = plane[tap_bit] ^ block.tap_sign[:, phase, None]
         bits[:leaves] = (taps[block.leaf_tap] & block.leaf_mask[:, phase, None]) ^ block.inverted
-        bits[leaves : block.feedback_start[-1]] = upper[shifted_in] & (j > 0)
+        bits[leaves : block.feedback_start[-1]] = upper[shifted_in] & (c > 0)
         for stage in block.stages:
             _run_stage(bits, stage)
-        upper = bits[block.upper_bits]
+        upper = bits[block.upper_bits] & (block.upper_bits >= 0)[:, None]
         for g in np.flatnonzero(block.upper_widths):
-            word = upper[start[g] : start[g + 1]] if j == len(planes) - 1 else upper[start[g], None]
-            acc[:, g] += (1 << np.arange(j, j + len(word))) @ word.astype(np.int64)
+            word = upper[start[g] : start[g + 1]]
+            word = word if c == len(planes) - 1 else word[:p]
+            acc[:, g] += (1 << np.arange(p * c, p * c + len(word))) @ word.astype(np.int64)
     return acc
 
 
 def _feedback_source(block: WeightBlock) -> IntArray:
-    """Position in ``upper_bits`` that each feedback bit repeats one plane later."""
-    keep = np.ones(len(block.upper_bits), bool)
-    keep[block.upper_start[:-1][block.upper_widths > 0]] = False
-    return np.flatnonzero(keep)
+    """Position in ``upper_bits`` that each feedback bit repeats one cycle later."""
+    widths = block.upper_widths
+    place = np.arange(len(block.upper_bits)) - np.repeat(block.upper_start[:-1], widths)
+    return np.flatnonzero((place >= block.planes) & (block.cycles > 1))
 
 
 def _run_stage(bits: BoolArray, stage: Stage) -> None:
@@ -255,18 +284,21 @@ def expand(block: WeightBlock) -> Expansion:
     with coefficients (c, 2c) stand for c times the sum of its inputs; a carry may be missing only
     where its coefficient is a multiple of the tree's modulus. An inverter is 1 - input. What is
     left is a constant and the coefficients of leaves and feedback bits. Raises WeightLogicError
-    when the walk does not close, when a tree can exceed its width, or when the feedback is not
-    ``upper >> 1``.
+    when the walk does not close, when a tree can exceed its width, when the feedback is not
+    ``upper >> p``, or when the planes of a cycle do not all have the same matrix.
     """
     terms, constant = plane_form(block)
     on, off = _leaf_sums(block, terms)
-    top = (1 << block.x_bits) - 1
-    least = np.minimum(on, off).sum(0).min(1) + constant
-    greatest = (np.maximum(on, off).sum(0).max(1) + constant) * top >> (block.x_bits - 1)
-    if (least < 0).any() or (greatest >> block.upper_widths).any():
+    least = np.minimum(on, off).sum((0, 1)).min(1) + constant
+    greatest = np.maximum(on, off).sum((0, 1)).max(1) + constant
+    if (least < 0).any() or (greatest * block.ones >> block.lower_bits >> block.upper_widths).any():
         raise WeightLogicError("An accumulator of a weight block is too narrow.")
-    by_column = (on - off).transpose(0, 2, 1).reshape(block.inputs, -1)[:, : block.outputs]
-    lost = (off.sum(0) + constant[:, None]).T.ravel()[: block.outputs] * top
+    weight = on[0] - off[0]
+    place = np.arange(block.planes)[:, None, None, None]
+    if (on - off != weight << place).any():
+        raise WeightLogicError("The planes of a weight block have different matrices.")
+    by_column = weight.transpose(0, 2, 1).reshape(block.inputs, -1)[:, : block.outputs]
+    lost = (off.sum((0, 1)) + constant[:, None]).T.ravel()[: block.outputs] * block.ones
     half = 1 << (block.x_bits - 1)
     return Expansion(by_column, -(by_column.sum(0) * half + lost))
 
@@ -283,7 +315,8 @@ def plane_form(block: WeightBlock) -> tuple[IntArray, IntArray]:
     firsts = np.array([s.first for s in block.stages], np.int64)
     constant = np.zeros(block.trees, np.int64)
     pending: list[list[IntArray]] = [[] for _ in range(len(firsts) + 1)]
-    _spread(pending, firsts, np.stack([block.upper_bits, trees, 1 << place]))
+    made = block.upper_bits >= 0
+    _spread(pending, firsts, np.stack([block.upper_bits, trees, 1 << place])[:, made])
     for s in range(len(firsts) - 1, -1, -1):
         if pending[s + 1]:
             terms = _combine(np.concatenate(pending[s + 1], axis=1), block.trees)
@@ -360,15 +393,15 @@ def _check_feedback(block: WeightBlock, terms: IntArray) -> None:
 
 
 def _leaf_sums(block: WeightBlock, terms: IntArray) -> tuple[IntArray, IntArray]:
-    """Sum of leaf coefficients when an input bit is 1, and when it is 0: two ``[N, G, P]``."""
+    """Sum of leaf coefficients when an input bit is 1, and when it is 0: two ``[p, N, G, P]``."""
     leaf, tree, coefficient = terms
-    shape = (block.inputs, block.trees, block.phases)
+    shape = (block.planes, block.inputs, block.trees, block.phases)
     tap = block.leaf_tap[leaf]
-    row = block.tap_input[tap] * block.trees + tree
+    row = (block.tap_plane[tap] * block.inputs + block.tap_input[tap]) * block.trees + tree
     sums = []
     for bit in (True, False):
         value = ((block.tap_sign[tap] ^ bit) & block.leaf_mask[leaf]) ^ block.inverted
-        total = np.zeros((block.inputs * block.trees, block.phases), np.int64)
+        total = np.zeros((block.planes * block.inputs * block.trees, block.phases), np.int64)
         np.add.at(total, row, coefficient[:, None] * value)
         sums.append(total.reshape(shape))
     return sums[0], sums[1]

@@ -18,7 +18,7 @@ from hwcompile.passes.lower_weights import lower_weights
 from hwcompile.sim.unit_bench import Case, Result, corner_inputs, run_cases, unit_verilog
 
 ELEMENT_BITS = 16
-Matrix = tuple[ir.Linear, ir.Value, int]
+Matrix = tuple[ir.Linear, ir.Value, tuple[int, int]]
 
 
 def _matrix(
@@ -27,6 +27,7 @@ def _matrix(
     m: int,
     phases: int,
     *,
+    planes: int = 1,
     x_bits: int = 8,
     most: int = 127,
     out_bits: int = 8,
@@ -48,14 +49,14 @@ def _matrix(
         rng.integers(1, multiplier + 1, m),
         rng.integers(shift[0], shift[1] + 1, m),
     )
-    return op, x, phases
+    return op, x, (phases, planes)
 
 
 def _build(matrices: Sequence[Matrix], folder: Path) -> tuple[Linear, list[Path]]:
     plans: list[LinearPlan] = []
     files = dict(PRIMITIVES)
-    for number, (op, x, phases) in enumerate(matrices):
-        block = lower_weights(op.weight, x.bits, phases)
+    for number, (op, x, (phases, planes)) in enumerate(matrices):
+        block = lower_weights(op.weight, x.bits, phases, planes=planes)
         files[f"block{number}"] = matrix_block_verilog(block, f"block{number}")
         plans.append(plan_linear(number, op, x, block, f"block{number}"))
     unit = Linear(plans, ELEMENT_BITS, 12)
@@ -117,6 +118,24 @@ def test_several_matrices(tmp_path: Path) -> None:
     result = _run(matrices, tmp_path)
     assert result.failures == ()
     assert result.passed == 4 * 6 * 2
+
+
+def test_several_planes_a_cycle(tmp_path: Path) -> None:
+    """Units of which each block takes another number of planes of another width."""
+    rng = np.random.default_rng(4)
+    matrices = [
+        _matrix(rng, 7, 11, 4, planes=2),
+        _matrix(rng, 20, 5, 1, planes=3, x_bits=10, most=1, out_bits=12),
+        _matrix(rng, 3, 6, 6, planes=8, most=7),
+        _matrix(rng, 4, 2, 1, planes=8),
+        _matrix(rng, 9, 5, 5, x_bits=5),
+    ]
+    assert _run(matrices, tmp_path).failures == ()
+
+
+def test_one_plane_is_all(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    assert _run([_matrix(rng, 5, 7, 7, planes=8)], tmp_path).failures == ()
 
 
 def test_multipliers(tmp_path: Path) -> None:

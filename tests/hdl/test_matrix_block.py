@@ -41,7 +41,18 @@ def _blocks() -> list[tuple[IntArray, WeightBlock]]:
         (np.zeros((3, 4), np.int64), 8, 2, False),
         (4 * weights(6, 3, 3), 16, 1, True),
     ]
-    return [(w, lower_weights(w, bits, phases, share)) for w, bits, phases, share in made]
+    blocks = [(w, lower_weights(w, bits, phases, share)) for w, bits, phases, share in made]
+    several = [
+        (weights(21, 13, 127), 8, 1, True, 2),
+        (weights(21, 13, 7), 8, 1, True, 8),
+        (weights(30, 8, 7), 8, 4, False, 4),
+        (weights(9, 9, 1), 5, 3, False, 2),
+        (weights(2, 5, 64), 10, 5, False, 3),
+        (np.array([[1], [64]]), 4, 1, True, 4),  # places that no bit reaches
+        (np.zeros((3, 4), np.int64), 8, 2, False, 8),
+        (weights(6, 3, 1), 8, 1, True, 7),
+    ]
+    return blocks + [(w, lower_weights(w, *options)) for w, *options in several]
 
 
 def _rows(rng: np.random.Generator, block: WeightBlock) -> IntArray:
@@ -53,7 +64,7 @@ def _rows(rng: np.random.Generator, block: WeightBlock) -> IntArray:
 
 def _bench(number: int, block: WeightBlock, rows: IntArray) -> str:
     """A module that drives one block from a list of planes and prints its accumulators."""
-    planes = offset_planes(rows, block.x_bits)
+    planes = offset_planes(rows, block.x_bits, block.planes)
     steps = []
     for row in range(len(rows)):
         for phase in range(block.phases):
@@ -70,7 +81,7 @@ def _bench(number: int, block: WeightBlock, rows: IntArray) -> str:
 module bench{number};
   reg clk = 0, en = 1, first;
   reg [{width - 1}:0] phase;
-  reg [{block.inputs - 1}:0] x;
+  reg [{block.planes * block.inputs - 1}:0] x;
   wire [{block.trees * block.acc_bits - 1}:0] acc;
   block{number} dut (.clk(clk), .en(en), .first(first), {port}.x(x), .acc(acc));
   task tick; begin #1 clk = 1; #1 clk = 0; end endtask

@@ -46,9 +46,18 @@ def random_rows(rng: np.random.Generator, n: int, x_bits: int) -> IntArray:
 
 
 @settings(max_examples=120, deadline=None)
-@given(matrices(), st.integers(1, 13), st.integers(2, 12), st.booleans(), st.integers(0, 99))
-def test_block_is_the_matrix(w: IntArray, phases: int, x_bits: int, share: bool, seed: int) -> None:
-    block = lower_weights(w, x_bits, phases, share)
+@given(
+    matrices(),
+    st.integers(1, 13),
+    st.sampled_from([(2, 1), (2, 2), (5, 1), (5, 2), (8, 1), (8, 4), (8, 8), (9, 4), (12, 1)]),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_block_is_the_matrix(
+    w: IntArray, phases: int, bits: tuple[int, int], share: bool, seed: int
+) -> None:
+    x_bits, planes = bits
+    block = lower_weights(w, x_bits, phases, share, planes)
     x = random_rows(np.random.default_rng(seed), len(w), x_bits)
     assert np.array_equal(products(block, x), x @ w)
     assert block.trees == -(-w.shape[1] // block.phases) and block.phases <= phases
@@ -130,10 +139,10 @@ def test_bad_matrix(arguments: tuple[IntArray, int]) -> None:
         lower_weights(*arguments)
 
 
-@pytest.mark.parametrize("x_bits, phases", [(1, 1), (8, 0)])
-def test_bad_options(x_bits: int, phases: int) -> None:
+@pytest.mark.parametrize("x_bits, phases, planes", [(1, 1, 1), (8, 0, 1), (8, 1, 9), (8, 1, 0)])
+def test_bad_options(x_bits: int, phases: int, planes: int) -> None:
     with pytest.raises(UsageError):
-        lower_weights(np.ones((2, 2), int), x_bits, phases)
+        lower_weights(np.ones((2, 2), int), x_bits, phases, planes=planes)
 
 
 # --- faults ---------------------------------------------------------------------------------------
@@ -144,11 +153,16 @@ def matrix() -> IntArray:
     return np.random.default_rng(4).integers(-9, 10, (6, 4))
 
 
+@pytest.mark.parametrize("planes", [1, 2])
 @pytest.mark.parametrize("phases", [1, 2])
-@pytest.mark.parametrize("fault", ["sign", "mask", "input", "wire", "width", "feedback", "carry"])
-def test_faults_are_seen(matrix: IntArray, phases: int, fault: str) -> None:
+@pytest.mark.parametrize(
+    "fault", ["sign", "mask", "input", "plane", "wire", "width", "feedback", "carry"]
+)
+def test_faults_are_seen(matrix: IntArray, phases: int, planes: int, fault: str) -> None:
     """Each seeded fault is refused by the walk, or changes the matrix it finds."""
-    block = lower_weights(matrix, 8, phases)
+    if fault == "plane" and planes == 1:
+        pytest.skip("one plane a cycle has no other")
+    block = lower_weights(matrix, 8, phases, planes=planes)
     broken = FAULTS[fault](block)
     try:
         found = expand(broken)
@@ -186,6 +200,7 @@ FAULTS = {
     "sign": lambda b: replace(b, tap_sign=_flipped(b.tap_sign)),
     "mask": lambda b: replace(b, leaf_mask=_flipped(b.leaf_mask)),
     "input": lambda b: replace(b, tap_input=(b.tap_input + 1) % b.inputs),
+    "plane": lambda b: replace(b, tap_plane=b.tap_plane[::-1]),
     "wire": lambda b: _wire(b, 0, int(b.stages[0].inputs[0, 0]) + 1),
     "width": lambda b: replace(
         b,
