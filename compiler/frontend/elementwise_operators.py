@@ -138,11 +138,54 @@ def _chain(op: str) -> Operator:
     return operator
 
 
+def _mod(b: Builder, call: Call) -> list[str]:
+    return [b.emit("Remainder" if call.attributes.get("fmod", 0) else "Mod", list(call.inputs))]
+
+
+def _is_inf(b: Builder, call: Call) -> list[str]:
+    x, at = call.inputs[0], call.attributes
+    found = b.emit("IsInf", [x])
+    for sign, op in (("detect_positive", "Less"), ("detect_negative", "Greater")):
+        if not at.get(sign, 1):
+            found = b.emit("And", [found, with_scalar(b, op, x, 0)])
+    return [found]
+
+
+def _mean(b: Builder, call: Call) -> list[str]:
+    return [with_scalar(b, "Mul", _chain("Add")(b, call)[0], 1 / len(call.inputs))]
+
+
+def _thresholded_relu(b: Builder, call: Call) -> list[str]:
+    x = call.inputs[0]
+    kept = with_scalar(b, "Greater", x, call.attributes.get("alpha", 1.0))
+    return [b.emit("Where", [kept, x, scalar(b, 0, x)])]
+
+
+def _shrink(b: Builder, call: Call) -> list[str]:
+    x, bias, edge = (call.inputs[0], *(call.attributes.get(n, d) for n, d in _SHRINK))
+    low = with_scalar(b, "Less", x, -edge)
+    high = with_scalar(b, "Greater", x, edge)
+    inner = b.emit("Where", [high, with_scalar(b, "Sub", x, bias), scalar(b, 0, x)])
+    return [b.emit("Where", [low, with_scalar(b, "Add", x, bias), inner])]
+
+
+_SHRINK = (("bias", 0.0), ("lambd", 0.5))
+
+#: Elementwise operations under a name of our own.
+_OWN = ("Remainder",)
+
 ELEMENTWISE_OPERATORS: Mapping[tuple[str, str], Operator] = {
-    **{("", op): plain(op) for op in tensor_operations.ELEMENTWISE},
+    **{("", op): plain(op) for op in tensor_operations.ELEMENTWISE if op not in _OWN},
     **{("", op): _chain(op) for op in ("Min", "Max")},
     **{("", op): with_parameters(op, "axes") for op in tensor_operations.REDUCTIONS},
     ("", "Sum"): _chain("Add"),
+    ("", "Mean"): _mean,
+    ("", "Mod"): _mod,
+    ("", "IsInf"): _is_inf,
+    ("", "ThresholdedRelu"): _thresholded_relu,
+    ("", "Shrink"): _shrink,
+    ("", "ArgMax"): plain("ArgMax"),
+    ("", "ArgMin"): plain("ArgMin"),
     ("", "Relu"): _relu,
     ("", "Gelu"): _gelu_call,
     ("", "Swish"): _swish(1.0),

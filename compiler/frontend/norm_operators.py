@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 import numpy as np
 
 from hwcompile.compiler.frontend.builder import Builder, Unsupported
-from hwcompile.compiler.frontend.call import Call, Operator
+from hwcompile.compiler.frontend.call import Call, Operator, with_scalar
 from hwcompile.compiler.ir.tensor_graph import Array
 
 
@@ -24,15 +25,46 @@ def _norm(b: Builder, x: str, kind: str, gain: Array, bias: Array | None, epsilo
 
 
 def _norm_call(kind: str) -> Operator:
+    """Over the last axes, as one; gain and bias that are not constant are applied afterwards."""
+
     def operator(b: Builder, call: Call) -> list[str]:
-        x, rank = call.inputs[0], len(b.shape(call.inputs[0]))
-        if call.attributes.get("axis", -1) % rank != rank - 1:
-            raise Unsupported("a norm over several axes", "normalise the last axis only")
-        bias = b.value(call.inputs[2], "bias") if call.input(2) else None
+        x, shape = call.inputs[0], b.shape(call.inputs[0])
+        axis = call.attributes.get("axis", -1) % len(shape)
         epsilon = call.attributes.get("epsilon", 1e-5)
-        return [_norm(b, x, kind, b.value(call.inputs[1], "gain"), bias, epsilon)]
+        flat = x
+        if axis != len(shape) - 1:
+            flat = b.emit("Reshape", [x], {"shape": (*shape[:axis], prod(shape[axis:]))})
+        fixed = all(b.is_constant(k) for k in call.inputs[1:3] if k)
+        gain, bias = np.ones(1), None
+        if fixed:
+            gain = _flat(b, call.inputs[1], "gain", shape[axis:])
+            bias = _flat(b, call.inputs[2], "bias", shape[axis:]) if call.input(2) else None
+        y = _norm(b, flat, kind, gain, bias, epsilon)
+        if flat != x:
+            y = b.emit("Reshape", [y], {"shape": shape})
+        if not fixed:
+            y = b.emit("Mul", [y, call.inputs[1]])
+            y = b.emit("Add", [y, call.inputs[2]]) if call.input(2) else y
+        return [y, *_statistics(b, call, axis, epsilon)]
 
     return operator
+
+
+def _flat(b: Builder, key: str, what: str, shape: tuple[int, ...]) -> Array:
+    return np.broadcast_to(b.value(key, what), shape).reshape(-1)
+
+
+def _statistics(b: Builder, call: Call, axis: int, epsilon: float) -> list[str]:
+    """Mean and inverse deviation, which a norm of the standard returns on request."""
+    if call.outputs < 2:
+        return []
+    x = call.inputs[0]
+    at = {"axes": tuple(range(axis, len(b.shape(x)))), "keepdims": 1}
+    mean = b.emit("ReduceMean", [x], at)
+    centred = b.emit("Sub", [x, mean])
+    power = b.emit("ReduceMean", [b.emit("Mul", [centred, centred])], at)
+    deviation = b.emit("Sqrt", [with_scalar(b, "Add", power, epsilon)])
+    return [mean, b.emit("Reciprocal", [deviation])][: call.outputs - 1]
 
 
 def _skip_norm(kind: str) -> Operator:
@@ -51,6 +83,8 @@ def _skip_norm(kind: str) -> Operator:
 
 
 def _batch_norm(b: Builder, call: Call) -> list[str]:
+    if call.attributes.get("training_mode", 0):
+        raise Unsupported("a norm over the batch", "export the model for inference")
     gain, bias, mean, variance = (
         b.value(k, "statistics").astype(np.float64) for k in call.inputs[1:5]
     )

@@ -41,6 +41,14 @@ def _cast_like(b: Builder, call: Call) -> list[str]:
     return [x if b.types[x].dtype == to else b.emit("Cast", [x], {"to": to})]
 
 
+def _dropout(b: Builder, call: Call) -> list[str]:
+    x, ratio = call.inputs[0], call.input(1)
+    trains = bool(call.input(2)) and bool(b.value(call.inputs[2], "mode").any())
+    if trains and not (ratio and (b.value(ratio, "ratio") == 0).all()):
+        raise Unsupported("a random result cannot be proven", "export the model for inference")
+    return [x, b.constant(np.ones(b.shape(x), np.bool_))][: call.outputs]
+
+
 def _constant(b: Builder, call: Call) -> list[str]:
     for name, value in call.attributes.items():
         if name == "value":
@@ -182,12 +190,29 @@ def _pad(b: Builder, call: Call) -> list[str]:
         at["axes"] = integers(b, call.input(3), "axes")
     if not any(at["pads"]):
         return [call.inputs[0]]
-    return [b.emit("Pad", [call.inputs[0]], at)]
+    if at.get("mode", "constant") == "constant":
+        return [b.emit("Pad", [call.inputs[0]], at)]
+    return [_pad_with_itself(b, call.inputs[0], at)]
+
+
+def _pad_with_itself(b: Builder, x: str, at: dict[str, Any]) -> str:
+    """Pads that repeat elements of the tensor: a choice of elements along every axis."""
+    if not isinstance(at["pads"], tuple):
+        raise Unsupported("its pads depend on the position", "use fixed pads")
+    axes = at.get("axes") or tuple(range(len(b.shape(x))))
+    for i, axis in enumerate(axes):
+        size, widths = b.shape(x)[axis], (at["pads"][i], at["pads"][i + len(axes)])
+        check_elements(size + sum(abs(w) for w in widths))
+        kept = np.arange(size)[max(-widths[0], 0) : size - max(-widths[1], 0)]
+        index = np.pad(kept, [max(w, 0) for w in widths], mode=at["mode"])
+        if not np.array_equal(index, np.arange(size)):
+            x = b.emit("Take", [x], {"indices": index, "axis": axis})
+    return x
 
 
 SHAPE_OPERATORS: Mapping[tuple[str, str], Operator] = {
     ("", "Identity"): same,
-    ("", "Dropout"): same,
+    ("", "Dropout"): _dropout,
     ("", "Cast"): _cast,
     ("", "CastLike"): _cast_like,
     ("", "Constant"): _constant,

@@ -7,17 +7,41 @@ from math import prod
 
 import numpy as np
 
-from hwcompile.compiler.frontend.builder import Builder, Unsupported
+from hwcompile.compiler.frontend.builder import Builder
 from hwcompile.compiler.frontend.call import HIDDEN, Call, Operator
+from hwcompile.compiler.ir.tensor_graph import Array
+
+
+def _pads(call: Call, space: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:
+    """Elements to add before and behind every axis, ``ceil_mode`` and ``auto_pad`` resolved."""
+    at, rank = call.attributes, len(kernel)
+    steps, dilations = at.get("strides", (1,) * rank), at.get("dilations", (1,) * rank)
+    given = tuple(at.get("pads", (0,) * 2 * rank))
+    auto = at.get("auto_pad", "NOTSET")
+    before, behind = [], []
+    for i in range(rank):
+        reach, low, high = dilations[i] * (kernel[i] - 1) + 1, given[i], given[i + rank]
+        if auto.startswith("SAME"):
+            total = max((-(-space[i] // steps[i]) - 1) * steps[i] + reach - space[i], 0)
+            low = total // 2 if auto == "SAME_UPPER" else -(-total // 2)
+            high = total - low
+        elif auto == "VALID":
+            low = high = 0
+        elif at.get("ceil_mode", 0):
+            count = -(-(space[i] + low + high - reach) // steps[i]) + 1
+            # A window that starts in the padding behind is none.
+            count -= (count - 1) * steps[i] >= space[i] + low
+            high = max((count - 1) * steps[i] + reach - space[i] - low, high)
+        before.append(low)
+        behind.append(high)
+    return (*before, *behind)
 
 
 def _windows(b: Builder, call: Call, kernel: tuple[int, ...], fill: float) -> str:
     """[batch, channels, *out, *kernel] from [batch, channels, *space]."""
     x, at = call.inputs[0], call.attributes
     rank = len(kernel)
-    if at.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or at.get("ceil_mode", 0):
-        raise Unsupported("automatic padding", "export with explicit pads")
-    pads = tuple(at.get("pads", (0,) * 2 * rank))
+    pads = _pads(call, b.shape(x)[2:], kernel)
     steps, dilations = at.get("strides", (1,) * rank), at.get("dilations", (1,) * rank)
     if any(pads):
         full = (0, 0, *pads[:rank], 0, 0, *pads[rank:])
@@ -62,20 +86,54 @@ def _conv(b: Builder, call: Call) -> list[str]:
 
 def _max_pool(b: Builder, call: Call) -> list[str]:
     kernel = tuple(call.attributes["kernel_shape"])
-    x = _windows(b, call, kernel, HIDDEN)
+    x = _windows(b, call, kernel, _lowest(b, call.inputs[0]))
     shape = b.shape(x)[: 2 + len(kernel)]
     x = b.emit("Reshape", [x], {"shape": (*shape, prod(kernel))})
-    return [b.emit("ReduceMax", [x], {"axes": (-1,), "keepdims": 0})]
+    largest = b.emit("ReduceMax", [x], {"axes": (-1,), "keepdims": 0})
+    return [largest, *_places(b, call, kernel, x)]
+
+
+def _lowest(b: Builder, x: str) -> float:
+    dtype = b.types[x].dtype
+    return HIDDEN if dtype.kind == "f" else int(np.iinfo(dtype).min)
+
+
+def _places(b: Builder, call: Call, kernel: tuple[int, ...], windows: str) -> list[str]:
+    """Flat index of every maximum in the input, which the standard returns on request."""
+    if call.outputs < 2:
+        return []
+    shape = b.shape(call.inputs[0])
+    order: Array = np.arange(prod(shape)).reshape(shape)
+    if call.attributes.get("storage_order", 0):
+        order = np.arange(prod(shape)).reshape(*shape[:2], *shape[:1:-1])
+        order = order.transpose(0, 1, *range(len(shape) - 1, 1, -1))
+    numbers = Call("MaxPool", (b.constant(order),), call.attributes, 1, call.version)
+    index = b.emit("Reshape", [_windows(b, numbers, kernel, -1)], {"shape": b.shape(windows)})
+    at = {"axis": -1, "keepdims": 1}
+    found = b.emit("GatherElements", [index, b.emit("ArgMax", [windows], at)], {"axis": -1})
+    return [b.emit("Squeeze", [found], {"axes": (-1,)})]
 
 
 def _average_pool(b: Builder, call: Call) -> list[str]:
-    if any(call.attributes.get("pads", ())) and not call.attributes.get("count_include_pad", 0):
-        raise Unsupported("an average pool with pads left out of the mean", "pool without pads")
-    kernel = tuple(call.attributes["kernel_shape"])
+    """The mean of each window; pads count when the attribute says so, what ceil_mode adds never."""
+    kernel, at = tuple(call.attributes["kernel_shape"]), dict(call.attributes)
     x = _windows(b, call, kernel, 0.0)
     shape = b.shape(x)[: 2 + len(kernel)]
     x = b.emit("Reshape", [x], {"shape": (*shape, prod(kernel))})
-    return [b.emit("ReduceMean", [x], {"axes": (-1,), "keepdims": 0})]
+    rank, space = len(kernel), b.shape(call.inputs[0])[2:]
+    ones = np.ones(space, np.float32)
+    given = at.get("pads", (0,) * 2 * rank)
+    if at.get("count_include_pad", 0):
+        ones = np.pad(ones, list(zip(given[:rank], given[rank:], strict=True)), constant_values=1)
+        full = _pads(call, space, kernel)
+        at |= {"pads": [f - g for f, g in zip(full, given, strict=True)], "ceil_mode": 0}
+        at["auto_pad"] = "NOTSET"
+    counted = Call("AveragePool", (b.constant(ones[None, None]),), at, 1, call.version)
+    counts = b.constants[_windows(b, counted, kernel, 0.0)].array.reshape(*shape[2:], -1).sum(-1)
+    if (counts == prod(kernel)).all():
+        return [b.emit("ReduceMean", [x], {"axes": (-1,), "keepdims": 0})]
+    total = b.emit("ReduceSum", [x], {"axes": (-1,), "keepdims": 0})
+    return [b.emit("Mul", [total, b.constant((1 / counts).astype(np.float32))])]
 
 
 def _global_pool(op: str) -> Operator:

@@ -58,6 +58,11 @@ EXPRESSION_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "not": np.logical_not,
     "and": np.logical_and,
     "or": np.logical_or,
+    "xor": np.logical_xor,
+    "mod": np.mod,
+    "fmod": np.fmod,
+    "tan": np.tan,
+    "isinf": np.isinf,
     "isnan": np.isnan,
     "where": np.where,
 }
