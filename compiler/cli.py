@@ -16,6 +16,7 @@ from hwcompile.compiler.commands import (
     compile_model,
     estimate,
     evaluate,
+    explore,
     generate,
     inspect_model,
     lists,
@@ -28,7 +29,7 @@ from hwcompile.compiler.console import Output
 from hwcompile.compiler.errors import ExitCode, HwcompileError
 
 _COMMANDS = (
-    *(compile_model, run, generate, verify, evaluate, estimate),
+    *(compile_model, run, generate, verify, evaluate, estimate, explore),
     *(report, inspect_model, targets, lists),
 )
 _EPILOG = """examples:

@@ -13,7 +13,7 @@ from hwcompile.compiler.stages import Stage
 
 MODEL = Path(__file__).parents[2] / "examples" / "tiny" / "tiny.onnx"
 COMMANDS = (
-    *("compile", "run", "generate", "verify", "eval", "estimate"),
+    *("compile", "run", "generate", "verify", "eval", "estimate", "explore"),
     *("report", "inspect", "targets", "ops", "passes"),
 )
 
