@@ -20,24 +20,45 @@ from hwcompile.compiler.frontend.call import (
     swap_last,
     with_scalar,
 )
+from hwcompile.compiler.ir.tensor_graph import Array
 
 
 def _attention(b: Builder, call: Call) -> list[str]:
     """ai.onnx Attention (opset 23, 24)."""
     q, k, v = call.inputs[:3]
-    at = call.attributes
-    if at.get("softcap", 0.0):
-        raise Unsupported("soft-capped attention scores", "export without softcap")
-    if call.input(6):
+    at, lengths = call.attributes, call.input(6)
+    if lengths and not b.is_constant(lengths):
         raise Unsupported("key lengths given as an input", "mask padding instead")
     flat = len(b.shape(q)) == 3
     if flat:
         q = split_heads(b, q, at["q_num_heads"])
         k, v = (split_heads(b, x, at["kv_num_heads"]) for x in (k, v))
     k, v, past = _with_past(b, call, k, v, 4)
-    causal = past if at.get("is_causal", 0) else None
-    out = _attend(b, q, k, v, call.input(3), causal, at.get("scale", 0.0))
-    return [join_heads(b, out) if flat else out, k, v][: max(call.outputs, 1)]
+    rows, keys = b.shape(q)[2], b.shape(k)[2]
+    mask = _as_long_as(b, call.input(3), keys)
+    hidden = _hidden(b, lengths, keys) if lengths else ""
+    ends = b.value(lengths, "lengths").reshape(-1, 1, 1, 1) - rows if lengths else past
+    causal = ends if at.get("is_causal", 0) else None
+    scale, cap = at.get("scale", 0.0), at.get("softcap", 0.0)
+    out, seen = _attend(b, q, k, v, mask, causal, scale, cap, hidden)
+    shown = seen[at.get("qk_matmul_output_mode", 0)]
+    return [join_heads(b, out) if flat else out, k, v, shown][: max(call.outputs, 1)]
+
+
+def _as_long_as(b: Builder, mask: str, keys: int) -> str:
+    """The mask with the keys behind its end hidden."""
+    missing = keys - b.shape(mask)[-1] if mask and b.shape(mask) else 0
+    if missing <= 0:
+        return mask
+    boolean = b.types[mask].dtype == np.bool_
+    at = {"pads": (0, missing), "axes": (-1,), "value": False if boolean else HIDDEN}
+    return b.emit("Pad", [mask], at)
+
+
+def _hidden(b: Builder, lengths: str, keys: int) -> str:
+    """The additive mask ``[batch, 1, 1, keys]`` of the keys behind the length of each sample."""
+    behind = np.arange(keys) >= b.value(lengths, "lengths").reshape(-1, 1, 1, 1)
+    return b.constant(np.where(behind, HIDDEN, 0.0).astype(np.float32))
 
 
 def _with_past(b: Builder, call: Call, k: str, v: str, first: int) -> tuple[str, str, int]:
@@ -52,23 +73,58 @@ def _with_past(b: Builder, call: Call, k: str, v: str, first: int) -> tuple[str,
     return join[0], join[1], b.shape(past_k)[2]
 
 
-def _attend(b: Builder, q: str, k: str, v: str, mask: str, causal: int | None, scale: float) -> str:
+def _attend(
+    b: Builder,
+    q: str,
+    k: str,
+    v: str,
+    mask: str,
+    causal: int | Array | None,
+    scale: float,
+    cap: float = 0.0,
+    hidden: str = "",
+) -> tuple[str, tuple[str, ...]]:
     """Attention on ``[batch, heads, rows, size]``; ``causal``: rows cached before query 0.
 
     ``mask``: key of a bool (seen) or additive tensor, or "". ``scale`` 0: 1 / sqrt(size).
+    ``hidden``: an additive mask more. Returns the result, and what the scores were: scaled, capped,
+    masked, and as weights. A query that sees no key has the weights 0.
     """
     product = b.emit("MatMul", [q, swap_last(b, _repeat_heads(b, k, q))])
-    scores = with_scalar(b, "Mul", product, scale or 1 / sqrt(b.shape(q)[-1]))
+    raw = scores = with_scalar(b, "Mul", product, scale or 1 / sqrt(b.shape(q)[-1]))
+    if cap:
+        scores = b.emit("Tanh", [with_scalar(b, "Mul", scores, 1 / cap)])
+        scores = with_scalar(b, "Mul", scores, cap)
+    capped = scores
+    added = [hidden] if hidden else []
     if causal is not None:
         rows, keys = b.shape(q)[2], b.shape(k)[2]
         visible = np.arange(keys)[None, :] <= causal + np.arange(rows)[:, None]
-        hidden = b.constant(np.where(visible, 0.0, HIDDEN).astype(np.float32))
-        scores = b.emit("Add", [scores, hidden])
+        added.insert(0, b.constant(np.where(visible, 0.0, HIDDEN).astype(np.float32)))
+    for bias in added:
+        scores = b.emit("Add", [scores, bias])
     if mask and b.types[mask].dtype == np.bool_:
         scores = b.emit("Where", [mask, scores, scalar(b, HIDDEN, scores)])
     elif mask:
         scores = b.emit("Add", [scores, mask])
-    return b.emit("MatMul", [b.emit("Softmax", [scores], {"axis": -1}), _repeat_heads(b, v, q)])
+    weights = _without_blind(b, b.emit("Softmax", [scores], {"axis": -1}), [*added, mask])
+    out = b.emit("MatMul", [weights, _repeat_heads(b, v, q)])
+    return out, (raw, capped, scores, weights)
+
+
+def _without_blind(b: Builder, weights: str, masks: list[str]) -> str:
+    """The weights with the rows 0 whose every key is hidden by masks that are constant."""
+    seen: Array = np.ones((), np.bool_)
+    for mask in masks:
+        constant = b.constants.get(mask)
+        if constant is None or constant.timed:
+            continue
+        array = constant.array
+        seen = seen & (array if array.dtype == np.bool_ else array > HIDDEN / 2)
+    if seen.ndim == 0 or seen.any(-1).all():
+        return weights
+    some = b.constant(seen.any(-1, keepdims=True))
+    return b.emit("Where", [some, weights, scalar(b, 0.0, weights)])
 
 
 def _repeat_heads(b: Builder, x: str, q: str) -> str:
@@ -107,7 +163,7 @@ def _group_query(b: Builder, call: Call) -> list[str]:
         even = bool(at.get("rotary_interleaved", 0))
         q, k = (_rotate(b, x, tables[0], tables[1], even) for x in (q, k))
     k, v, past = _with_past(b, call, k, v, 3)
-    out = _attend(b, q, k, v, "", past, at.get("scale", 0.0))
+    out, _ = _attend(b, q, k, v, "", past, at.get("scale", 0.0))
     return [join_heads(b, out), k, v][: max(call.outputs, 1)]
 
 
@@ -137,7 +193,7 @@ def _multi_head(b: Builder, call: Call) -> list[str]:
     if call.input(4) and call.input(5):
         raise Unsupported("two masks", "use one")
     causal = 0 if at.get("unidirectional", 0) else None
-    return [join_heads(b, _attend(b, q, k, v, mask, causal, at.get("scale", 0.0)))]
+    return [join_heads(b, _attend(b, q, k, v, mask, causal, at.get("scale", 0.0))[0])]
 
 
 def _fused_attention(b: Builder, call: Call) -> list[str]:
@@ -153,7 +209,7 @@ def _fused_attention(b: Builder, call: Call) -> list[str]:
         split_heads(b, _part(b, x, 2, i * size, (i + 1) * size), at["num_heads"]) for i in range(3)
     )
     causal = 0 if at.get("unidirectional", 0) else None
-    out = _attend(b, q, k, v, _key_mask(b, call.input(3)), causal, at.get("scale", 0.0))
+    out, _ = _attend(b, q, k, v, _key_mask(b, call.input(3)), causal, at.get("scale", 0.0))
     return [join_heads(b, out)][: call.outputs]
 
 

@@ -66,6 +66,8 @@ def _input_dtype(value: onnx.ValueInfoProto) -> np.dtype[Any]:
         raise ModelError(f"input {escape(value.name)} has no known type", "export again") from error
     if "float" in dtype.name:
         return np.dtype(np.float32)
+    if "int4" in dtype.name or "int2" in dtype.name:
+        return np.dtype(np.int8)
     if dtype.kind not in "iub":
         raise ModelError(f"input {escape(value.name)} is no number", "export again")
     return dtype

@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from math import prod
 
 import numpy as np
+import onnx
 
 from hwcompile.compiler.frontend.builder import Builder, Unsupported
 from hwcompile.compiler.frontend.call import Call, Operator, concat, swap_last, with_scalar
+from hwcompile.compiler.frontend.external import element_bits
+from hwcompile.compiler.frontend.narrow_types import NARROW_FLOATS, round_to_type
 from hwcompile.compiler.frontend.window_operators import WINDOW_OPERATORS
 from hwcompile.compiler.ir.tensor_graph import Array
 
@@ -72,19 +75,53 @@ def _quantize(b: Builder, call: Call) -> list[str]:
     if not b.is_constant(x):
         b.notes.append(f"{b.origin}: activation quantiser taken for the identity")
         return [_onto(b, x, call.input(2)) if call.input(2) else with_scalar(b, "Max", x, 0.0)]
-    shape, axis = b.shape(x), call.attributes.get("axis", 1)
-    scale = _parameter(b, call.inputs[1], shape, axis, 0)
-    zero = b.value(call.inputs[2], "zero point") if call.input(2) else np.zeros((), np.uint8)
-    limits = np.iinfo(zero.dtype)
-    offset = _parameter(b, call.inputs[2], shape, axis, 0) if call.input(2) else 0
-    q = np.rint(b.value(x, "weight") / scale) + offset
-    return [b.constant(np.clip(q, limits.min, limits.max).astype(zero.dtype))]
+    at = call.attributes
+    axis, block = at.get("axis", 1), at.get("block_size", 0)
+    code = at.get("like", 0) or at.get("output_dtype", 0) or onnx.TensorProto.UINT8
+    if call.input(2) and not at.get("like", 0):
+        code = onnx.helper.np_dtype_to_tensor_dtype(b.types[call.inputs[2]].dtype)
+    scale = _parameter(b, call.inputs[1], b.shape(x), axis, block)
+    if code in NARROW_FLOATS:
+        grid = round_to_type(b.value(x, "weight") / scale, code, bool(at.get("saturate", 1)))
+        return [b.constant(grid)]
+    offset = _parameter(b, call.inputs[2], b.shape(x), axis, block) if call.input(2) else 0
+    return [b.constant(_grid(b.value(x, "weight"), scale, offset, code))]
+
+
+def _grid(x: Array, scale: Array, offset: Array | float, code: int) -> Array:
+    """Constants as the integers of an ONNX type, nearest even."""
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(code))
+    bits = element_bits(onnx.TensorProto(data_type=code))
+    low = 0 if "uint" in dtype.name else -(1 << bits - 1)
+    high = low + (1 << bits) - 1
+    held = dtype if bits >= 8 else np.dtype(np.int8)
+    return np.clip(np.rint(x / scale) + offset, low, high).astype(held)
+
+
+def _stored(b: Builder, x: str, scale: str, zero: str) -> str:
+    """The result of an integer operator: what its grid makes of a constant, or of activations."""
+    if not b.is_constant(x):
+        return _onto(b, x, zero)
+    kind = b.value(zero, "zero point").dtype if zero else np.dtype(np.uint8)
+    factor = b.value(scale, "scale").astype(np.float32)
+    offset = b.value(zero, "zero point").astype(np.float32) if zero else 0.0
+    code = onnx.helper.np_dtype_to_tensor_dtype(kind)
+    return b.constant(_grid(b.value(x, "operand"), factor, offset, code))
 
 
 def _dynamic_quantize(b: Builder, call: Call) -> list[str]:
+    x = call.inputs[0]
+    if b.is_constant(x):
+        array = b.value(x, "operand")
+        low, high = min(array.min(initial=0), 0), max(array.max(initial=0), 0)
+        step = np.float32((high - low) / 255 or 1)
+        point = np.clip(np.rint(-low / step), 0, 255)
+        grid = _grid(array, np.asarray(step), point, onnx.TensorProto.UINT8)
+        found = [b.constant(grid), b.constant(step), b.constant(np.uint8(point))]
+        return found[: call.outputs]
     b.notes.append(f"{b.origin}: activation quantiser taken for the identity")
     one, zero = b.constant(np.float32(1)), b.constant(np.uint8(0))
-    return [call.inputs[0], one, zero][: call.outputs]
+    return [x, one, zero][: call.outputs]
 
 
 def _integer_operand(b: Builder, x: str, zero: str) -> str:
@@ -101,7 +138,7 @@ def _matmul_integer(b: Builder, call: Call) -> list[str]:
 def _qlinear_matmul(b: Builder, call: Call) -> list[str]:
     i = call.inputs
     left, right = _real(b, i[0:3], axis=-2), _real(b, i[3:6], axis=-1)
-    return [_onto(b, b.emit("MatMul", [left, right]), i[7])]
+    return [_stored(b, b.emit("MatMul", [left, right]), i[6], i[7])]
 
 
 def _qlinear_conv(b: Builder, call: Call) -> list[str]:
@@ -110,7 +147,7 @@ def _qlinear_conv(b: Builder, call: Call) -> list[str]:
     if call.input(8):
         inputs.append(_accumulator(b, i[8], i[1], i[4]))
     conv = Call("Conv", tuple(inputs), call.attributes, 1, call.version)
-    return [_onto(b, WINDOW_OPERATORS["", "Conv"](b, conv)[0], i[7])]
+    return [_stored(b, WINDOW_OPERATORS["", "Conv"](b, conv)[0], i[6], i[7])]
 
 
 def _accumulator(b: Builder, bias: str, scale_a: str, scale_b: str) -> str:

@@ -20,15 +20,22 @@ from hwcompile.compiler.frontend.call import (
     same,
     with_parameters,
 )
+from hwcompile.compiler.frontend.narrow_types import NARROW_TYPES, round_to_type
 
 
 def _dtype(code: int) -> np.dtype[Any]:
     kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(code))
+    if "int4" in kind.name or "int2" in kind.name:
+        return np.dtype(np.int8)
     return np.dtype(np.float32) if kind.kind == "f" or "float" in kind.name else kind
 
 
 def _cast(b: Builder, call: Call) -> list[str]:
-    x, to = call.inputs[0], _dtype(call.attributes["to"])
+    x, code = call.inputs[0], call.attributes["to"]
+    to = _dtype(code)
+    if code in NARROW_TYPES and b.is_constant(x) and not b.constants[x].timed:
+        saturate = bool(call.attributes.get("saturate", 1))
+        return [b.constant(round_to_type(b.value(x, "value"), code, saturate))]
     if b.types[x].dtype == to:
         return [x]
     if not b.is_constant(x) and b.types[x].dtype.kind == "f" and to.kind in "iu":
@@ -37,7 +44,10 @@ def _cast(b: Builder, call: Call) -> list[str]:
 
 
 def _cast_like(b: Builder, call: Call) -> list[str]:
-    x, to = call.inputs[0], b.types[call.inputs[1]].dtype
+    x, to, code = call.inputs[0], b.types[call.inputs[1]].dtype, call.attributes["like"]
+    if code:
+        attributes = {k: v for k, v in call.attributes.items() if k != "like"} | {"to": code}
+        return _cast(b, Call("Cast", (x,), attributes, 1, call.version))
     return [x if b.types[x].dtype == to else b.emit("Cast", [x], {"to": to})]
 
 

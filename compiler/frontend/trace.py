@@ -24,6 +24,9 @@ from hwcompile.compiler.ir.tensor_graph import (
     TensorOutput,
 )
 
+#: Input whose element type says what an operator makes; a key does not tell narrow types apart.
+_TYPED_BY = {"CastLike": 1, "QuantizeLinear": 2}
+
 #: Marks constants that stand for data while a model is evaluated.
 _DATA = "data"
 
@@ -69,6 +72,7 @@ def run_model(
             if feeds is None
             else b.constant(feeds[given.name], open_names=(_DATA,))
         )
+    declared = _declared_types(model)
     problems: list[str] = []
     broken: set[str] = set()
     for node in model.graph.node:
@@ -77,7 +81,7 @@ def run_model(
             continue
         b.origin = escape(node.name or node.output[0])
         try:
-            results = OPERATORS[_operator(node)](b, _call(node, keys, model, b, plan))
+            results = OPERATORS[_operator(node)](b, _call(node, keys, model, b, plan, declared))
         except (KeyError, IndexError, TypeError, ValueError, ArithmeticError, AttributeError):
             problems.append(f"{escape(node.op_type)} '{b.origin}': not what the operator defines")
             broken.update(node.output)
@@ -146,12 +150,26 @@ def _values(model: onnx.ModelProto, plan: Plan, feeds: Mapping[str, Array]) -> l
 
 
 def _call(
-    node: onnx.NodeProto, keys: Mapping[str, str], model: onnx.ModelProto, b: Builder, plan: Plan
+    node: onnx.NodeProto,
+    keys: Mapping[str, str],
+    model: onnx.ModelProto,
+    b: Builder,
+    plan: Plan,
+    declared: Mapping[str, int],
 ) -> Call:
     attributes = {a.name: _attribute(a) for a in node.attribute}
     inputs = tuple(keys[n] for n in node.input)
+    like = _TYPED_BY.get(node.op_type, len(node.input))
+    if like < len(node.input):
+        attributes["like"] = declared.get(node.input[like], 0)
     call = Call(node.op_type, inputs, attributes, len(node.output), opset(model))
     return call if plan.batch == 1 else _call_without_batch(call, b, plan.batch)
+
+
+def _declared_types(model: onnx.ModelProto) -> dict[str, int]:
+    """ONNX's code of the element type of every input and initialiser."""
+    types = {v.name: v.type.tensor_type.elem_type for v in model.graph.input}
+    return types | {t.name: t.data_type for t in model.graph.initializer}
 
 
 def _attribute(attribute: onnx.AttributeProto) -> Any:

@@ -68,29 +68,30 @@ ELEMENTWISE: Mapping[str, tuple[Meaning, str]] = {
     "Where": (np.where, "where"),
 }
 
+
 def _extreme(function: Callable[..., Array], largest: bool) -> Callable[..., Array]:
     """Largest or smallest; of nothing, the other end of what the type holds."""
 
     def reduce(x: Array, axis: tuple[int, ...] | None, keepdims: bool) -> Array:
         if x.size:
-            return function(x, axis=axis, keepdims=keepdims)
+            return np.asarray(function(x, axis=axis, keepdims=keepdims))
         if x.dtype.kind in "iu":
             limits = np.iinfo(x.dtype)
             empty: Any = limits.min if largest else limits.max
         else:
             empty = (not largest) if x.dtype.kind == "b" else (-np.inf if largest else np.inf)
-        return function(x, axis=axis, keepdims=keepdims, initial=empty)
+        return np.asarray(function(x, axis=axis, keepdims=keepdims, initial=empty))
 
     return reduce
 
 
 def _log_sum_exp(x: Array, axis: tuple[int, ...] | None, keepdims: bool) -> Array:
     if not x.size:
-        return np.log(np.sum(x, axis=axis, keepdims=keepdims))
+        return np.asarray(np.log(np.sum(x, axis=axis, keepdims=keepdims)))
     most = np.max(x, axis=axis, keepdims=True)
     shift = np.where(np.isfinite(most), most, 0)
     total = np.log(np.sum(np.exp(x - shift), axis=axis, keepdims=True)) + shift
-    return total if keepdims else np.squeeze(total, axis)
+    return np.asarray(total if keepdims else np.squeeze(total, axis))
 
 
 REDUCTIONS: Mapping[str, Callable[..., Array]] = {
@@ -226,7 +227,7 @@ def _scatter(at: Attributes, out: Array, where: tuple[Array, ...], update: Array
 
 def _scatter_elements(at: Attributes, x: Array, index: Array, update: Array) -> Array:
     axis = at.get("axis", 0) % x.ndim
-    where = list(np.indices(index.shape))
+    where: list[Array] = list(np.indices(index.shape))
     where[axis] = np.where(index < 0, index + x.shape[axis], index)
     return _scatter(at, x.copy(), tuple(where), update)
 
