@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from amaranth import Const, Module, Mux, Signal, Value
+import numpy as np
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from hwcompile.compiler.ir import program as ir
@@ -68,9 +69,13 @@ class _Task:
         return self.op.heads // self.op.kv_heads
 
     @property
+    def bias(self) -> Interval:
+        return int(self.op.bias.min(initial=0)), int(self.op.bias.max(initial=0))
+
+    @property
     def score(self) -> Interval:
         product = intervals.times(intervals.of(self.q), intervals.of(self.k))
-        return _with_zero(intervals.times(product, self.size))
+        return _with_zero(intervals.plus(intervals.times(product, self.size), self.bias))
 
     @property
     def cap(self) -> int:
@@ -122,7 +127,8 @@ class AttendUnit(Unit):
         operands: list[Operand] = ["a", "b", "d"]
         if any(t.flagged for t in self._tasks):
             operands.insert(2, "c")
-        if any(t.op.causal for t in self._tasks):
+        self._biased = any(t.op.bias.size for t in self._tasks)
+        if self._biased or any(t.op.causal for t in self._tasks):
             operands.append("row")
         super().__init__(
             tasks,
@@ -158,7 +164,12 @@ class AttendUnit(Unit):
     @property
     def _key_stages(self) -> int:
         """From a key's address to its part in the sum of weights."""
-        return SCORE_STAGES + _tree_stages(self.lanes) + WEIGH_STAGES + self._scales
+        return SCORE_STAGES + _tree_stages(self._terms) + WEIGH_STAGES + self._scales
+
+    @property
+    def _terms(self) -> int:
+        """Terms of a score: a product a lane, and the bias."""
+        return self.lanes + self._biased
 
     @property
     def _overlaps(self) -> bool:
@@ -171,7 +182,7 @@ class AttendUnit(Unit):
         output = scan(
             m, closed, self._pick(m, "final_column", lambda t: t.value_size - 1), "output"
         )
-        base, final_head = self._heads(m, begin, closed, output.last)
+        base, head, final_head = self._heads(m, begin, closed, output.last)
 
         query_read = scan(m, begin, self._pick(m, "final_query", lambda t: t.size - 1), "query")
         again, weighing = Signal(), Signal()
@@ -182,7 +193,8 @@ class AttendUnit(Unit):
         self._read_ports(m, query_read, key_read, query_read.last | again, base)
         query = self._query(m, begin, query_read)
         keys = Pipeline(m, valid=key_read.active, last=key_read.last, weighing=weighing)
-        score = self._scores(m, keys, query)
+        bias = self._bias(m, query_read.last | again, key_read, head) if self._biased else None
+        score = self._scores(m, keys, query, bias)
         top = self._top(m, query_read.last, keys, score)
 
         pipe = Pipeline(
@@ -221,9 +233,9 @@ class AttendUnit(Unit):
 
     def _heads(
         self, m: Module, begin: Signal, closed: Signal, written: Signal
-    ) -> tuple[Signal, Signal]:
-        """Drive ``begin``. Returns the head's first word, and whether the head in output is the
-        row's last."""
+    ) -> tuple[Signal, Signal, Signal]:
+        """Drive ``begin``. Returns the head's first word, the head, and whether the head in output
+        is the row's last."""
         final = self._pick(m, "final_head", lambda t: t.op.heads - 1)
         head = Signal(range(max(*(t.op.heads for t in self._tasks), 2)))
         member = Signal(range(max(*(t.group for t in self._tasks), 2)))
@@ -243,7 +255,42 @@ class AttendUnit(Unit):
             m.d.sync += [head.eq(head + 1), member.eq(member + 1)]
             with m.If(member == self._pick(m, "final_member", lambda t: t.group - 1)):
                 m.d.sync += [member.eq(0), base.eq(base + 1)]
-        return base, outputs_final
+        return base, head, outputs_final
+
+    def _bias(self, m: Module, restart: Value, key: Scan, head: Signal) -> Signal:
+        """What is added to the score of the key read two cycles ago.
+
+        A table by distance is read downwards as the keys go up, a full one by row and key.
+        """
+        tables, places = distinct([t.op.bias for t in self._tasks])
+        words: list[Value] = []
+        for i, table in enumerate(tables):
+            if table.size == 0:
+                words.append(Const(0, 1))
+                continue
+            task = self._tasks[places.index(i)]
+            if table.ndim == 2:
+                first = self.row + (table.shape[1] - task.op.output.rows)
+                bits = (table.shape[1] - 1).bit_length() or 1
+                at = pointer(m, restart, first[:bits], key.active, f"distance_{i}", by=-1)
+                flat = table
+            else:
+                bits = (table.shape[2] - 1).bit_length() or 1
+                rows = (table.shape[1] - 1).bit_length() or 1
+                at = Cat(key.index[:bits], self.row[:rows])
+                spare = (
+                    (0, 0),
+                    (0, (1 << rows) - table.shape[1]),
+                    (0, (1 << bits) - table.shape[2]),
+                )
+                flat = np.pad(table, spare).reshape(len(table), -1)
+            address = at if len(flat) == 1 else Cat(at, head)
+            words.append(rom(m, address, flat if len(flat) > 1 else flat[0], f"bias_{i}"))
+        word = choose(m, self.select, [words[i] for i in places], "bias_word")
+        shape = shape_of(*intervals.hull(t.bias for t in self._tasks))
+        held = Signal(shape, name="bias", reset_less=True)
+        m.d.sync += held.eq(word)
+        return held
 
     def _read_ports(self, m: Module, query: Scan, key: Scan, restart: Value, base: Signal) -> None:
         """Addresses of the query's elements, then of the key words and the key flags."""
@@ -275,8 +322,10 @@ class AttendUnit(Unit):
                 m.d.sync += element.eq(self.read_data)
         return query
 
-    def _scores(self, m: Module, pipe: Pipeline, query: list[Signal]) -> Signal:
-        """``q . k`` of each key, and whether the key is ``visible``."""
+    def _scores(
+        self, m: Module, pipe: Pipeline, query: list[Signal], bias: Signal | None
+    ) -> Signal:
+        """``q . k + bias`` of each key, and whether the key is ``visible``."""
         pipe.wait("key_arrived")
         if "c" in self.operands:
             is_flagged = self._pick(m, "is_flagged", lambda t: int(t.flagged))
@@ -296,9 +345,15 @@ class AttendUnit(Unit):
             m.d.comb += key.eq(word[i * self.key_bits : (i + 1) * self.key_bits])
             m.d.sync += scaled.eq(element * key)
             products.append(scaled)
+        added = intervals.hull(t.bias for t in self._tasks)
+        if bias is not None:
+            moved = Signal(bias.shape(), name="bias_term", reset_less=True)
+            m.d.sync += moved.eq(bias)
+            products.append(moved)
         pipe.wait("key_product")
-        for stage in range(_tree_stages(self.lanes)):
+        for stage in range(_tree_stages(self._terms)):
             reach = intervals.times(product, min(FAN_IN ** (stage + 1), self.lanes))
+            reach = intervals.plus(_with_zero(reach), added)
             groups = [products[i : i + FAN_IN] for i in range(0, len(products), FAN_IN)]
             products = []
             for i, group in enumerate(groups):

@@ -397,9 +397,33 @@ def _lower_attend(state: _State, op: graph.Attend, target: Grid) -> _Made:
     made = state.emit(
         ir.Attend, inputs, _base(op), grid,
         op.heads, op.kv_heads, op.causal, 1, shift, table, bits, bits - drop,
+        _lower_bias(op, unit, q, k, len(table) << max(shift, 0)),
     )  # fmt: skip
     state.attends[op.output.key] = made.value.key
     return made
+
+
+def _lower_bias(op: graph.Attend, unit: float, q: _Made, k: _Made, reach: int) -> IntArray:
+    """The bias in units of the scores, by distance where it is a matter of that.
+
+    Hidden keys get so little that their weight is 0; ``reach``: a distance of weight 0.
+    """
+    if not op.bias.size:
+        return np.zeros((0, 0), np.int64)
+    size = q.value.cols // op.heads
+    shown = op.bias != graph.HIDDEN
+    bias = np.floor(np.where(shown, op.bias, 0.0) / unit + 0.5).astype(np.int64)
+    scores = 2 * size * limit(q.grid.bits) * limit(k.grid.bits)
+    hidden = int(bias.min()) - (int(bias.max()) - int(bias.min()) + scores + reach)
+    full = np.where(shown, bias, hidden)
+    rows, keys = full.shape[1:]
+    # Row by row from the last key to the first, then down the first column.
+    count = rows if op.causal else rows + keys - 1
+    distance = np.arange(rows)[:, None] - np.arange(keys)[None, :] + count - rows
+    line = np.zeros((len(full), count), np.int64)
+    seen = distance >= 0
+    line[:, distance[seen]] = full[:, seen]
+    return line if (line[:, distance[seen]] == full[:, seen]).all() else full
 
 
 def round_down_shift(scale: float, seen: FloatArray, bits: int) -> int:

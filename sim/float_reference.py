@@ -157,6 +157,8 @@ def _attend(
     q4 = heads(q, op.heads)
     k4, v4 = (np.repeat(heads(x, op.kv_heads), groups, axis=1) for x in (k, v))
     scores = op.scale * (q4 @ k4.swapaxes(-1, -2))
+    if op.bias.size:
+        scores = scores + op.bias[:, :rows, :keys]
     visible = np.ones((1, 1, rows, keys), bool)
     if op.causal:
         visible = np.tril(visible[0, 0])[None, None]

@@ -123,18 +123,32 @@ def attend(f: Fields, xs: list[Matrix], first: int, rows: int) -> Matrix:
         row: list[int] = []
         for h in range(f["heads"]):
             g = h // (f["heads"] // f["kv_heads"])
-            row += _head(f, q[r], k, v, seen, h * size, g * size, size, g * value_size, value_size)
+            row += _head(
+                f, q[r], k, v, seen, h * size, g * size, size, g * value_size, value_size,
+                _biases(f, h, first + r, len(k)),
+            )  # fmt: skip
         out.append(row)
     return out
 
 
+def _biases(f: Fields, head: int, r: int, keys: int) -> list[int]:
+    """The bias of each key for row r, by distance or by row and key."""
+    if not f["bias"]:
+        return [0] * keys
+    line = f["bias"][head if len(f["bias"]) > 1 else 0]
+    if isinstance(line[0], list):
+        return list(line[r])
+    at = r + len(line) - f["rows"]
+    return [line[at - t] if 0 <= at - t < len(line) else 0 for t in range(keys)]
+
+
 def _head(
     f: Fields, q: list[int], k: Matrix, v: Matrix, seen: list[int],
-    q_at: int, k_at: int, size: int, v_at: int, value_size: int,
+    q_at: int, k_at: int, size: int, v_at: int, value_size: int, bias: list[int],
 ) -> list[int]:  # fmt: skip
     if not seen:
         return [0] * value_size
-    scores = {t: sum(q[q_at + i] * k[t][k_at + i] for i in range(size)) for t in seen}
+    scores = {t: bias[t] + sum(q[q_at + i] * k[t][k_at + i] for i in range(size)) for t in seen}
     top = max(scores.values())
     last = len(f["exp_table"]) - 1
     p = {}

@@ -1,7 +1,8 @@
 """Attention by what it does: products of two forms, scaled and masked, a softmax, a product again.
 
 :class:`Scores` stands for ``scale * q @ k^T`` while a graph is lowered. Whatever way a file writes
-its masks, they end up as ``visible`` (a constant) and ``flags`` (a 0/1 row per key).
+its masks, they end up as ``bias`` (a constant, minus infinity where a key is hidden) and ``flags``
+(a 0/1 row per key).
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from hwcompile.compiler.ir import graph as ir
 from hwcompile.compiler.ir.graph import IntArray
 from hwcompile.compiler.ir.tensor_graph import Array
 
-#: A mask value below this hides a key (exp of it is 0 in every precision in use).
+#: A mask value from this down hides a key (exp of it is 0 in every precision in use).
 HIDES_BELOW = -1e4
-#: Beyond this a mask value is a bias of its own, which no Attend has.
-SHOWS_ABOVE = -1e-6
+#: A smaller change of the scores is none.
+NO_BIAS = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Scores of every query and key: ``shape`` is ``[..., queries, keys]``, of one step.
 
-    ``q`` is ``[..., queries, size]``, ``k`` ``[..., keys, size]``; ``visible`` is
+    ``q`` is ``[..., queries, size]``, ``k`` ``[..., keys, size]``; ``bias`` is
     ``(lead, *shape)``. ``soft``: the softmax has been taken. ``key`` names the tensor of keys.
     """
 
@@ -38,7 +39,7 @@ class Scores:
     shape: tuple[int, ...]
     lead: int
     scale: float
-    visible: Array
+    bias: Array
     flags: str = ""
     soft: bool = False
     key: str = ""
@@ -50,9 +51,16 @@ def product(q: Form, k_transposed: Form, key: str) -> Scores:
     lead = max(q.lead, k.lead)
     heads = np.broadcast_shapes(q.shape[:-2], k.shape[:-2])
     shape = (*heads, q.shape[-2], k.shape[-2])
-    visible = np.broadcast_to(np.True_, (lead, *shape))
+    bias = np.broadcast_to(np.float64(0.0), (lead, *shape))
     scale = q.gain * k.gain
-    return Scores(replace(q, gain=1.0), replace(k, gain=1.0), shape, lead, scale, visible, key=key)
+    return Scores(replace(q, gain=1.0), replace(k, gain=1.0), shape, lead, scale, bias, key=key)
+
+
+def scaled(scores: Scores, factor: float) -> Scores:
+    """Scores times a number."""
+    if scores.soft or (factor <= 0 and (scores.flags or scores.bias.any())):
+        raise Unsupported("attention weights times a number", "scale the scores instead")
+    return replace(scores, scale=scores.scale * factor, bias=scores.bias * factor)
 
 
 def _swap(form: Form) -> Form:
@@ -79,7 +87,7 @@ def add_mask(scores: Scores, mask: Form, flag_bases: frozenset[str]) -> Scores:
 def _mask(scores: Scores, mask: Form, flag_bases: frozenset[str]) -> Scores:
     full = without_gain(expand(mask, scores.lead, scores.shape))
     if not full.terms:
-        return _see(scores, _is_seen(full.offset))
+        return _biased(scores, full.offset)
     term = full.terms[0]
     if len(full.terms) > 1 or term.base not in flag_bases:
         raise Unsupported(
@@ -87,26 +95,24 @@ def _mask(scores: Scores, mask: Form, flag_bases: frozenset[str]) -> Scores:
         )
     if scores.flags not in ("", term.base):
         raise Unsupported("two different padding masks on one attention", "use one")
-    set_, clear = _is_seen(full.offset + term.coefficient), _is_seen(full.offset)
+    set_, clear = _effect(full.offset + term.coefficient), _effect(full.offset)
     depends = set_ != clear
     if not depends.any():
-        return _see(scores, set_)
+        return _biased(scores, set_)
     keys = np.broadcast_to(np.arange(scores.shape[-1]), depends.shape)
-    if clear.any() or (depends & (term.index != keys)).any():
+    if (clear > -np.inf).any() or (depends & (term.index != keys)).any():
         raise Unsupported("a mask that is no padding mask of its keys", "use key padding masks")
-    return replace(_see(scores, set_), flags=term.base)
+    return replace(_biased(scores, set_), flags=term.base)
 
 
-def _is_seen(values: Array) -> Array:
-    between = (values < SHOWS_ABOVE) & (values > HIDES_BELOW)
-    if between.any() or (values > -SHOWS_ABOVE).any():
-        raise Unsupported("a bias added to attention scores", "only masks are supported")
-    seen: Array = values >= SHOWS_ABOVE
-    return seen
+def _effect(values: Array) -> Array:
+    """What is added to the scores: minus infinity where that hides a key, 0 where it is nothing."""
+    shown = np.where(np.abs(values) < NO_BIAS, 0.0, values)
+    return np.where(shown <= HIDES_BELOW, -np.inf, shown)
 
 
-def _see(scores: Scores, visible: Array) -> Scores:
-    return replace(scores, visible=scores.visible & align(visible, scores.lead, scores.shape))
+def _biased(scores: Scores, bias: Array) -> Scores:
+    return replace(scores, bias=scores.bias + align(_effect(bias), scores.lead, scores.shape))
 
 
 # --- to an Attend -------------------------------------------------------------------------------
@@ -121,7 +127,8 @@ def attend(m: Matrices, scores: Scores, v: Form) -> tuple[Form, str]:
     if scores.k.lead > 1 or v.lead > 1:
         raise Unsupported("keys that differ from step to step", "export the prefill form")
     rows = scores.lead * queries
-    causal = _causal(scores, heads, rows, keys)
+    bias = _bias(scores, heads_shape, rows)
+    causal = rows == keys and bool((bias[:, *np.triu_indices(rows, 1)] == -np.inf).all())
     q = _heads_first(expand(scores.q, scores.lead, (*heads_shape, *scores.q.shape[-2:])), heads)
     k = _heads_first(expand(scores.k, 1, (*heads_shape, *scores.k.shape[-2:])), heads)
     w = _heads_first(expand(v, 1, (*heads_shape, *v.shape[-2:])), heads)
@@ -139,7 +146,8 @@ def attend(m: Matrices, scores: Scores, v: Form) -> tuple[Form, str]:
         heads=heads,
         kv_heads=kv_heads,
         scale=scores.scale,
-        causal=causal,
+        causal=causal and rows > 1,
+        bias=_rest(bias, causal),
     )
     # out[lead, query, head, element] back to (lead, *heads, query, element)
     index = np.arange(rows * heads * size).reshape(scores.lead, queries, heads, size)
@@ -160,18 +168,18 @@ def _heads_first(form: Form, heads: int) -> Form:
     return replace(form, terms=terms, offset=turn(form.offset))
 
 
-def _causal(scores: Scores, heads: int, rows: int, keys: int) -> bool:
-    # (lead, *heads, queries, keys) -> one [rows, keys] mask, the same for all heads.
-    queries = scores.shape[-2]
-    visible = scores.visible.reshape(scores.lead, -1, queries, keys)
-    if not (visible == visible[:, :1]).all():
-        raise Unsupported("heads with different masks", "use one mask for all heads")
-    mask = visible[:, 0].reshape(rows, keys)
-    if mask.all():
-        return False
-    if rows == keys and (mask == np.tril(np.ones((rows, keys), bool))).all():
-        return True
-    raise Unsupported("a mask that is neither causal nor padding", "use a causal mask or none")
+def _bias(scores: Scores, heads_shape: tuple[int, ...], rows: int) -> Array:
+    """``(lead, *heads, queries, keys)`` -> ``[1 or heads, rows, keys]``."""
+    queries, keys = scores.shape[-2:]
+    wide = align(scores.bias, scores.lead, (*heads_shape, queries, keys))
+    bias = wide.reshape(scores.lead, -1, queries, keys).swapaxes(0, 1).reshape(-1, rows, keys)
+    return bias[:1] if (bias == bias[:1]).all() else bias
+
+
+def _rest(bias: Array, causal: bool) -> Array:
+    """The bias without what ``causal`` says already; empty where nothing is left."""
+    rest = np.where(np.triu(np.ones(bias.shape[1:], bool), 1), 0.0, bias) if causal else bias
+    return np.maximum(rest, ir.HIDDEN) if rest.any() else np.zeros((0, 0, 0))
 
 
 def _shared_heads(k: Form, v: Form, heads: int) -> int:

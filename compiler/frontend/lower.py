@@ -114,7 +114,13 @@ def _describe(op: ir.Attend) -> str:
     shared = "" if op.kv_heads == op.heads else f" on {op.kv_heads}"
     seen = "earlier rows" if op.causal else "all rows"
     flags = ", padding left out" if len(op.inputs) > 3 else ""
-    return f"{op.origin}: attention of {op.heads} heads{shared} over {seen}{flags}"
+    return f"{op.origin}: attention of {op.heads} heads{shared} over {seen}{_bias(op)}{flags}"
+
+
+def _bias(op: ir.Attend) -> str:
+    hidden, shown = op.bias == ir.HIDDEN, op.bias != ir.HIDDEN
+    text = ", some of them hidden" if hidden.any() else ""
+    return text + (", with a bias" if (shown & (op.bias != 0)).any() else "")
 
 
 def _id_inputs(graph: TensorGraph) -> frozenset[str]:

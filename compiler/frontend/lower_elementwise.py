@@ -37,8 +37,7 @@ def _multiply(w: Lowering, node: Node) -> Tensor:
             factor = w.form(b)
             if factor.terms or factor.offset.size != 1 or scores.soft:
                 raise Unsupported("attention scores times a tensor", "not supported")
-            by = factor.gain * float(factor.offset.reshape(-1)[0])
-            return replace(scores, scale=scores.scale * by)
+            return attention.scaled(scores, factor.gain * float(factor.offset.reshape(-1)[0]))
     return w.product(*(w.form(k) for k in node.inputs))
 
 
@@ -52,7 +51,7 @@ def _divide(w: Lowering, node: Node) -> Tensor:
         if scores is not None:
             if array.size != 1 or scores.soft:
                 raise Unsupported("attention scores divided by a tensor", "not supported")
-            return replace(scores, scale=scores.scale * float(array.reshape(-1)[0]))
+            return attention.scaled(scores, float(array.reshape(-1)[0]))
         return forms.scale(w.form(node.inputs[0]), array)
     inverse = w.function(node.inputs[1], Expression("reciprocal", (VARIABLE,)))
     return w.product(w.form(node.inputs[0]), inverse)

@@ -95,7 +95,7 @@ def _where_scores(w: Lowering, scores: Scores, hidden: Form, other: str) -> Scor
         # Weights of keys a softmax has hidden are 0 already.
         if (fill.offset == 0).all() and not hidden.terms:
             shown = ~forms.align(hidden.offset != 0, scores.lead, scores.shape)
-            if (scores.visible <= shown).all():
+            if ((scores.bias == -np.inf) | shown).all():
                 return scores
         raise Unsupported("attention weights changed after the softmax", "mask before it")
     if (fill.offset > attention.HIDES_BELOW).any():

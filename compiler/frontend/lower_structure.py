@@ -47,8 +47,8 @@ def _move_scores(
         wide = forms.expand(form, form.lead, (*scores.shape[:-2], *form.shape[-2:]))
         return forms.move(wide, alike)
 
-    visible = forms.per_step(function, scores.visible)
-    return replace(scores, q=moved(scores.q), k=moved(scores.k), shape=node.shape, visible=visible)
+    bias = forms.per_step(function, scores.bias)
+    return replace(scores, q=moved(scores.q), k=moved(scores.k), shape=node.shape, bias=bias)
 
 
 def _stack(w: Lowering, node: Node) -> Tensor:

@@ -15,7 +15,7 @@ step); an encoder-decoder is ``once`` (the source) followed by ``sequence`` (the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -26,6 +26,9 @@ IntArray = NDArray[np.int64]
 
 SectionKind = Literal["once", "sequence"]
 InputKind = Literal["ids", "flags", "tensor"]
+
+HIDDEN = -1e30
+"""A bias that hides a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +181,15 @@ class Attend(Operation):
 
     Head ``h`` of q uses head ``h // (heads // kv_heads)`` of k and v; ``scores = scale * q @ k.T``.
     A key whose flag is 0 is not seen; ``causal``: row r sees keys 0..r only. A row that sees
-    nothing gives 0.
+    nothing gives 0. ``bias`` ``[1 or heads, rows, keys]`` is added to the scores, ``HIDDEN`` where
+    a key is not to be seen (never all of a row); empty: none.
     """
 
     heads: int
     kv_heads: int
     scale: float
     causal: bool
+    bias: FloatArray = field(default_factory=lambda: np.zeros((0, 0, 0)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,18 @@ def _heads(x: IntArray, heads: int) -> IntArray:
     return np.moveaxis(x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads), -2, -3)
 
 
+def bias_of(op: ir.Attend, first: int, rows: int, keys: int) -> IntArray:
+    """What is added to the scores of ``rows`` from ``first`` on: ``[1 or heads, rows, keys]``."""
+    r, t = first + np.arange(rows)[:, None], np.arange(keys)[None, :]
+    if op.bias.size == 0:
+        return np.zeros((1, rows, keys), np.int64)
+    if op.bias.ndim == 3:
+        return op.bias[:, first : first + rows, :keys]
+    count = op.bias.shape[1]
+    # Keys after a causal row have no entry, and are not seen.
+    return op.bias[:, np.clip(r - t + count - op.output.rows, 0, count - 1)]
+
+
 def _attend(
     op: ir.Attend, q: IntArray, k: IntArray, v: IntArray, flags: IntArray | None, first: int
 ) -> IntArray:
@@ -148,6 +160,7 @@ def _attend(
     share = op.heads // op.kv_heads
     key, value = (np.repeat(_heads(x, op.kv_heads), share, axis=-3) for x in (k, v))
     scores = _matmul(_heads(q, op.heads), np.swapaxes(key, -1, -2))
+    scores = scores + bias_of(op, first, rows, keys)
     least = int(scores.min(initial=0))
     distance = np.where(visible, scores, least).max(-1, keepdims=True) - scores
     index = round_shift(np.where(visible, distance, 0) * op.multiplier, op.shift)

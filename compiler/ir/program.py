@@ -179,7 +179,7 @@ class Rotate(Operation):
 class Attend(Operation):
     """Attention over stored scores; inputs (q, k, v) or (q, k, v, key_flags). Each row and head::
 
-        s_t = q . k_t  for each visible key t;  top = max s_t
+        s_t = q . k_t + bias  for each visible key t;  top = max s_t
         index_t = min(round_shift((top - s_t) * multiplier, shift), len(exp_table) - 1)
         p_t = exp_table[index_t];  D = sum p_t;  A_j = sum_t p_t * v_tj
         reciprocal = floor(2^reciprocal_bits / D)
@@ -187,6 +187,9 @@ class Attend(Operation):
 
     No visible key: out = 0. Head h reads kv head ``h // (heads // kv_heads)``. ``causal``: row r
     sees keys 0..r. ``exp_table`` is non-negative and not increasing, its entry 0 positive.
+    ``bias`` is empty (none), or ``[g, rows, keys]``, g 1 or one for each head, or by distance
+    ``[g, n]``: of row r and key t then entry ``r - t + n - rows``; n is rows where causal, else
+    rows + keys - 1.
     """
 
     heads: int
@@ -197,6 +200,7 @@ class Attend(Operation):
     exp_table: IntArray
     reciprocal_bits: int
     output_shift: int
+    bias: IntArray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,6 +221,10 @@ def _attend(op: ir.Attend, vs: Values) -> str:
         return "causal, and rows differ"
     if len(vs) > 3 and _shape(vs[3]) != (k.rows, 1):
         return f"flags {_shape(vs[3])}"
+    shapes = [(1 if op.causal else k.rows) + q.rows - 1], [q.rows, k.rows]
+    wanted = [(g, *shape) for g in (1, op.heads) for shape in shapes]
+    if op.bias.size and op.bias.shape not in wanted:
+        return f"bias {op.bias.shape}"
     steps = np.diff(op.exp_table)
     if op.exp_table[0] < 1 or op.exp_table.min() < 0 or (steps > 0).any():
         return "the table of exp must be non-negative, falling and start above 0"
@@ -355,7 +359,7 @@ def _rotate_peak(op: ir.Rotate, vs: Values) -> int:
 
 def _attend_peak(op: ir.Attend, vs: Values) -> int:
     q, k, v = vs[:3]
-    scores = q.cols // op.heads * _reach(q) * _reach(k)
+    scores = q.cols // op.heads * _reach(q) * _reach(k) + int(np.abs(op.bias).max(initial=0))
     return max(
         _shifted(2 * scores * op.multiplier, op.shift),
         k.rows * int(op.exp_table[0]) * max(_reach(v), 1),

@@ -138,7 +138,8 @@ def _attend_fits(op: ir.Attend, inputs: tuple[ir.Value, ...]) -> bool:
     sizes = q.cols // op.heads == k.cols // op.kv_heads
     out = op.output.cols == v.cols // op.kv_heads * op.heads and op.output.rows == q.rows
     keys = k.rows == v.rows and all(f.rows == k.rows and f.cols == 1 for f in inputs[3:])
-    return even and sizes and out and keys and (not op.causal or q.rows == k.rows)
+    bias = op.bias.shape in ((0, 0, 0), *((n, q.rows, k.rows) for n in (1, op.heads)))
+    return even and sizes and out and keys and bias and (not op.causal or q.rows == k.rows)
 
 
 def _rowwise(op: ir.Operation, inputs: tuple[ir.Value, ...]) -> Faults:

@@ -278,19 +278,22 @@ def test_attention_operator(net: Any, agree: Any, causal: int) -> None:
 @pytest.mark.parametrize(
     "mask", [np.triu(np.ones((T, T), bool)), np.tril(np.ones((T, T), bool), 1)]
 )
-def test_other_masks_are_refused(net: Any, importer: Any, mask: Any) -> None:
+def test_other_masks_hide_keys(net: Any, agree: Any, mask: Any) -> None:
     n = net()
     x = attention(n, tokens(n), lambda n, s: n.op("Where", n.const(mask, bool), s, n.const(-1e9)))
-    with pytest.raises(ModelError, match="neither causal nor padding"):
-        importer(finish(n, x))
+    (op,) = attends(agree(finish(n, x), {"ids": IDS}))
+    assert not op.causal and np.array_equal(op.bias[0] == ir.HIDDEN, ~mask)
 
 
-def test_a_bias_on_scores_is_refused(net: Any, importer: Any) -> None:
+def test_a_bias_on_scores(net: Any, agree: Any) -> None:
     n = net()
     bias = np.random.default_rng(0).standard_normal((H, T, T))
-    x = attention(n, tokens(n), lambda n, s: n.op("Add", s, n.const(bias)))
-    with pytest.raises(ModelError, match="bias"):
-        importer(finish(n, x))
+
+    def biased(n: Any, s: str) -> str:
+        return _additive(n, n.op("Add", s, n.const(bias)))
+
+    (op,) = attends(agree(finish(n, attention(n, tokens(n), biased)), {"ids": IDS}))
+    assert op.causal and np.allclose(op.bias[:, *np.tril_indices(T)], bias[:, *np.tril_indices(T)])
 
 
 def test_a_mask_without_effect_is_no_mask(net: Any, agree: Any) -> None:

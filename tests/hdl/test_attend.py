@@ -33,6 +33,7 @@ def task(
     top: int = 255,
     reciprocal_bits: int = 20,
     output_shift: int = 20,
+    bias: np.ndarray | None = None,
 ) -> Task:
     exp_table = np.floor(top * np.exp(-np.arange(table) / 12) + 0.5).astype(np.int64)
     inputs = [
@@ -55,6 +56,7 @@ def task(
         exp_table,
         reciprocal_bits,
         output_shift,
+        np.zeros((0, 0), np.int64) if bias is None else bias,
     )
     return Task(op, tuple(inputs))
 
@@ -96,6 +98,24 @@ def test_tasks_of_different_shape_in_one_unit(tmp_path: Path) -> None:
             inputs = [rng.integers(x.low, x.high + 1, (x.rows, x.cols)) for x in (q, k, v)]
             made += cases(unit, select, [*inputs, flags], rng)
     assert not check_unit(unit, tmp_path, made, count=3).failures
+
+
+def test_a_bias_by_distance_and_by_row_and_key(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    tasks = [
+        task(bias=rng.integers(-30000, 30000, (2, 6))),
+        task(causal=False, rows=3, keys=5, bias=rng.integers(-900, 900, (1, 7))),
+        task(),
+        task(causal=False, rows=3, keys=5, bias=rng.integers(-90000, 9, (2, 3, 5)), flags=True),
+        task(heads=3, kv_heads=1, bias=rng.integers(-9000, 0, (3, 6, 6))),
+    ]
+    assert not check_unit(AttendUnit(tasks, WIDTHS), tmp_path, count=2).failures
+
+
+def test_another_bias_is_red(tmp_path: Path) -> None:
+    line = np.arange(12).reshape(2, 6) * 900
+    unit, bad = (AttendUnit([task(bias=b)], WIDTHS) for b in (line, np.roll(line, 1, 1)))
+    assert run_cases(bad, some(unit, 0, 5), tmp_path).failures
 
 
 def test_wide_values_wait_for_their_output(tmp_path: Path) -> None:

@@ -142,6 +142,15 @@ def rotate(draw: Draw) -> Case:
     return op, (x,), (array(draw, x),), first, x.rows
 
 
+def bias(draw: Draw, heads: int, rows: int, keys: int, causal: bool) -> np.ndarray:
+    groups = draw(st.sampled_from([0, 1, heads]))
+    if not groups:
+        return np.zeros((0, 0), np.int64)
+    if draw(st.booleans()):
+        return table(draw, groups * rows, keys, 900).reshape(groups, rows, keys)
+    return table(draw, groups, rows if causal else rows + keys - 1, 900)
+
+
 @st.composite
 def attend(draw: Draw) -> Case:
     kv_heads, share, size, value_size = (draw(st.integers(1, 3)) for _ in range(4))
@@ -159,9 +168,11 @@ def attend(draw: Draw) -> Case:
     entries[0] = max(entries[0], 1)
     bits = draw(st.integers(8, 24))
     op = ir.Attend(
-        output(draw, rows, heads * value_size), tuple("qkvf")[: len(inputs)], 0, "",
+        output(draw, keys if causal else rows, heads * value_size),
+        tuple("qkvf")[: len(inputs)], 0, "",
         heads, kv_heads, causal, draw(st.integers(1, 9)), draw(st.integers(0, 14)), entries,
         bits, bits - draw(st.integers(-2, 4)),
+        bias(draw, heads, keys if causal else rows, keys, causal),
     )  # fmt: skip
     return op, tuple(inputs), tuple(array(draw, x) for x in inputs), first, rows
 
@@ -214,7 +225,7 @@ CASES: dict[str, st.SearchStrategy[Case]] = {
 def plain(op: ir.Operation) -> dict[str, Any]:
     values = {f.name: getattr(op, f.name) for f in fields(op)}
     lists = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
-    return {**lists, "bits": op.output.bits}
+    return {**lists, "bits": op.output.bits, "rows": op.output.rows}
 
 
 def test_every_operation_has_a_case_and_an_oracle() -> None:
