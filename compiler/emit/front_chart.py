@@ -25,7 +25,7 @@ def front_chart(found: Exploration) -> str:
         _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 10, "core area, mm2", "middle"),
         _text(8, 12, f"{found.item}s/s of one chip", "start"),
     ]
-    for point in found.points:
+    for point in sorted(found.points, key=lambda p: p in front):
         colour = GROUP_COLOURS[weights.index(point.weights) % len(GROUP_COLOURS)]
         parts.append(_dot(xs.at(point.area_mm2), ys.at(point.rate), colour, point, point in front))
     for n, name in enumerate(weights):
