@@ -48,7 +48,12 @@ def verify(
 def rebuild(design: Design) -> Hardware:
     """The chip that the bundle's program gives, with its Verilog."""
     options = design.manifest.options
-    return build_hardware(design.program, options.get("style", "auto"), **port_options(design))
+    return build_hardware(
+        design.program,
+        options.get("style", "auto"),
+        decode=options.get("phase_decode", "local"),
+        **port_options(design),
+    )
 
 
 def compare(

@@ -10,7 +10,7 @@ from hwcompile.compiler.ir.weight_logic import BlockCounts, counts
 from hwcompile.compiler.names import Ident
 from hwcompile.hdl.cells import PRIMITIVES
 from hwcompile.hdl.linear import plan_linear
-from hwcompile.hdl.matrix_block import matrix_block_verilog
+from hwcompile.hdl.matrix_block import PhaseDecode, matrix_block_verilog
 from hwcompile.hdl.top import with_cycles
 from hwcompile.hdl.verilog import chip_verilog
 from hwcompile.passes.choose_styles import Style, choose_styles
@@ -43,7 +43,11 @@ class Hardware:
 
 
 def build_hardware(
-    program: ir.Program, style: Style, logits_port: bool = True, cache_port: bool = False
+    program: ir.Program,
+    style: Style,
+    logits_port: bool = True,
+    cache_port: bool = False,
+    decode: PhaseDecode = "local",
 ) -> Hardware:
     """The chip of a program and its Verilog."""
     chip = plan_chip(program, choose_styles(program, style), logits_port, cache_port)
@@ -55,7 +59,7 @@ def build_hardware(
         bits = program.values[op.inputs[0]].bits
         block = lower_weights(op.weight, bits, plan.phases, share=True, planes=plan.planes)
         plans.append(plan_linear(number, op, program.values[op.inputs[0]], block, module))
-        texts[module] = matrix_block_verilog(block, module)
+        texts[module] = matrix_block_verilog(block, module, decode)
         matrices.append(Matrix(module, op, block.phases, counts(block)))
     chip = with_cycles(chip, plans)
     return Hardware(chip, tuple(matrices), chip_verilog(chip, plans, texts))

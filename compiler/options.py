@@ -22,6 +22,7 @@ from hwcompile.compiler.errors import UsageError
 WEIGHTS = ("auto", "int8", "int6", "int4", "int3", "int2", "ternary")
 ACTIVATIONS = ("auto", "int8", "int9", "int10", "int12", "int16")
 STYLES = ("auto", "parallel", "bitplane", "folded")
+PHASE_DECODES = ("local", "shared")
 VERIFY_LEVELS = ("none", "fast", "full")
 
 
@@ -82,6 +83,9 @@ class Options:
         (), "shape of an input whose file leaves it open (repeatable)", metavar="NAME=1x64"
     )
     style: str = _option("auto", "weight logic", choices=STYLES)
+    phase_decode: str = _option(
+        "local", "where folded weight logic decodes its phase", choices=PHASE_DECODES
+    )
     logits_port: bool = _option(
         True, "no port for the logits: tokens only (no --engine rtl)", off="--no-logits-port"
     )

@@ -84,7 +84,8 @@ def _bits(activations: str) -> int | None:
 
 def _generate(options: Options, program: Program) -> tuple[Any, ...]:
     style, logits, cache = options.style, options.logits_port, options.cache_port
-    return (build_hardware(program, style, logits, cache),)  # type: ignore[arg-type]
+    decode = options.phase_decode
+    return (build_hardware(program, style, logits, cache, decode),)  # type: ignore[arg-type]
 
 
 def _verify(options: Options, program: Program, hardware: Hardware) -> tuple[Any, ...]:
@@ -156,7 +157,7 @@ STAGES = (
         _generate,
         ("program",),
         ("hardware",),
-        ("style", "logits_port", "cache_port"),
+        ("style", "phase_decode", "logits_port", "cache_port"),
     ),
     Stage(
         "verify",

@@ -7,8 +7,10 @@ A row passes four steps; the phases of one row overlap in the last two::
     capture   the G accumulators of a phase into a register, one after the other shifted out
     finish    + constant of the column (bias, correction, rounding), (x multiplier), shift, saturate
 
-A phase lasts ``max(C, G)`` cycles, C for its planes. The inputs of blocks that are not selected
-stay 0.
+A phase lasts ``max(C, G)`` cycles, C for its planes. Each block has its own registers of control
+and phase, and an and gate a bit of the shared plane: the inputs of blocks that are not selected
+stay 0, and no net but the plane's crosses the unit. ``select`` is registered before it steers
+anything but the first cycle.
 """
 
 from __future__ import annotations
@@ -130,6 +132,7 @@ class Linear(wiring.Component):
         self.plans = tuple(plans)
         self.element_bits = element_bits
         self.address_bits = address_bits
+        self._selected = Signal(max(1, (len(self.plans) - 1).bit_length()), reset_less=True)
         super().__init__(
             {
                 "start": In(1),
@@ -153,12 +156,18 @@ class Linear(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        m.d.sync += self._selected.eq(self.select)
         loaded, bank = self._load(m)
         word = self._run(m, loaded, bank)
         self._finish(m, *word)
         return m
 
     def _pick(self, m: Module, values: Sequence[int], name: str) -> Value:
+        """The value of the selected plan, from the cycle after ``start`` on."""
+        return pick(m, self._selected, values, name)
+
+    def _pick_now(self, m: Module, values: Sequence[int], name: str) -> Value:
+        """The value of the selected plan, at ``start`` too."""
         return pick(m, self.select, values, name)
 
     def _load(self, m: Module) -> tuple[Value, list[Signal]]:
@@ -192,8 +201,8 @@ class Linear(wiring.Component):
         """
         pipe = self._count(m, loaded | (self.start & self.reuse))
         planes = [self._plane(m, pipe, bank, t) for t in range(max(p.planes for p in self.plans))]
-        pipe.wait("plane")
         words = self._blocks(m, pipe, planes)
+        pipe.wait("plane")
         pipe.wait("summed")
         bits = max(p.acc_bits for p in self.plans)
         held = Signal(len(words), reset_less=True)
@@ -256,39 +265,41 @@ class Linear(wiring.Component):
             m, valid=on, place=place, first=cycle == 0, last=last, phase=phase, final=final
         )
 
-    def _blocks(self, m: Module, pipe: Pipeline, planes: list[Signal]) -> Signal:
+    def _blocks(self, m: Module, pipe: Pipeline, planes: list[Signal]) -> Value:
         """The accumulators of the selected block, each in a word of the widest accumulator."""
         bits = max(p.acc_bits for p in self.plans)
-        words = Signal(bits * max(p.trees for p in self.plans))
-        with m.Switch(self.select):
-            for number, plan in enumerate(self.plans):
-                chosen = Signal(name=f"chosen_{number}")
-                acc = Signal(plan.acc_bits * plan.trees, name=f"acc_{number}")
-                m.d.comb += chosen.eq(self.select == number)
-                x = Cat(*(plane[: plan.inputs] for plane in planes[: plan.planes]))
-                ports: dict[str, Value] = {
-                    "i_clk": ClockSignal(),
-                    "i_en": pipe["valid"] & chosen,
-                    "i_first": pipe["first"],
-                    "i_x": x & chosen.replicate(len(x)),
-                    "o_acc": acc,
-                }
-                if plan.phases > 1:
-                    ports["i_phase"] = pipe["phase"][: phase_bits(plan.phases)]
-                m.submodules[f"block_{number}"] = Instance(plan.module_name, **ports)
-                with m.Case(number):
-                    m.d.comb += words.eq(_padded(acc, plan.acc_bits, bits))
+        words: Value = Const(0, bits * max(p.trees for p in self.plans))
+        for number, plan in enumerate(self.plans):
+            chosen = Signal(name=f"chosen_{number}", reset_less=True)
+            acc = Signal(plan.acc_bits * plan.trees, name=f"acc_{number}")
+            m.d.sync += chosen.eq(self.select == number)
+            x = Cat(*(plane[: plan.inputs] for plane in planes[: plan.planes]))
+            controls = {"en": pipe["valid"] & chosen, "first": pipe["first"]}
+            if plan.phases > 1:
+                controls["phase"] = pipe["phase"][: phase_bits(plan.phases)] & chosen.replicate(
+                    phase_bits(plan.phases)
+                )
+            ports: dict[str, Value] = {"i_clk": ClockSignal(), "o_acc": acc}
+            for name, value in controls.items():
+                own = Signal(len(value), name=f"{name}_{number}", reset_less=name != "en")
+                ports[f"i_{name}"] = own
+                m.d.sync += own.eq(value)
+            m.submodules[f"block_{number}"] = Instance(
+                plan.module_name, i_x=x & chosen.replicate(len(x)), **ports
+            )
+            mine = acc & chosen.replicate(len(acc))
+            words |= _padded(mine, plan.acc_bits, bits)
         return words
 
     def _finish(self, m: Module, word: Value, valid: Value) -> None:
         """Constant, multiplier, shift, saturation and write of the outputs, one a cycle."""
         constants = _Constants(self.plans)
         base = Signal(range(sum(p.outputs for p in self.plans)), name="first_column")
-        m.d.comb += base.eq(self._pick(m, constants.bases(), "base"))
+        m.d.comb += base.eq(self._pick_now(m, constants.bases(), "base"))
         address = pointer(m, self.start, base, valid, "column")
         left = Signal(range(max(p.outputs for p in self.plans) + 1))
         with m.If(self.start):
-            m.d.sync += left.eq(self._pick(m, [p.outputs for p in self.plans], "outputs"))
+            m.d.sync += left.eq(self._pick_now(m, [p.outputs for p in self.plans], "outputs"))
         with m.Elif(valid):
             m.d.sync += left.eq(left - 1)
         pipe = Pipeline(m, valid=valid, last=left == 1)
@@ -308,7 +319,7 @@ class Linear(wiring.Component):
             result = (x << constants.left) >> pipe["shift"]
         bits = [p.out_bits for p in self.plans]
         exact = [p.exact for p in self.plans]
-        data = saturated_by(m, self.select, result, bits, exact, "result")
+        data = saturated_by(m, self._selected, result, bits, exact, "result")
         m.d.comb += self.write_addr.eq(pointer(m, self.start, self.d, self.write_en, "target"))
         m.d.sync += [
             self.write_en.eq(pipe["valid"]),
@@ -317,7 +328,7 @@ class Linear(wiring.Component):
         ]
 
 
-def _padded(acc: Signal, from_bits: int, to_bits: int) -> Value:
+def _padded(acc: Value, from_bits: int, to_bits: int) -> Value:
     """Words of ``from_bits`` side by side, each zero-extended to ``to_bits``."""
     if from_bits == to_bits:
         return acc

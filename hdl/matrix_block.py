@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
@@ -35,8 +36,15 @@ More share more logic (64 int8 inputs: 14 % less area at 64 phases) over longer 
 _WIDTH = 100
 
 
-def matrix_block_verilog(block: WeightBlock, name: str) -> str:
-    """The module text of a block; the same text for the same arrays."""
+PhaseDecode = Literal["local", "shared"]
+
+
+def matrix_block_verilog(block: WeightBlock, name: str, decode: PhaseDecode = "local") -> str:
+    """The module text of a block; the same text for the same arrays.
+
+    ``decode``: phase functions made next to where they are used, which is what routes, or once for
+    the block, which is smaller.
+    """
     wires = _Wires(block)
     lines = [
         f"// y = W x: {block.inputs} inputs, {block.outputs} outputs, {block.phases} phases; "
@@ -44,7 +52,7 @@ def matrix_block_verilog(block: WeightBlock, name: str) -> str:
         f"module {name} (",
         *_ports(block),
         ");",
-        *(_folded_leaves(block) if block.phases > 1 else _flat_leaves(block)),
+        *(_folded_leaves(block, decode) if block.phases > 1 else _flat_leaves(block)),
         *_feedback(block, wires),
     ]
     lines += ["`ifdef HW_COUNT_TREES", *_counts(block), "`else"]
@@ -181,13 +189,15 @@ def _flat_leaves(block: WeightBlock) -> Iterator[str]:
         yield f"  wire {_range(end - first)}leaf{first} = {x}\n      ^ {negative};"
 
 
-def _folded_leaves(block: WeightBlock) -> Iterator[str]:
+def _folded_leaves(block: WeightBlock, decode: PhaseDecode) -> Iterator[str]:
     """P > 1: decoders, then taps (input XOR sign), then leaves (tap NAND mask)."""
     functions = np.concatenate([block.tap_sign, block.leaf_mask])
     wires = [f"1'b{int(f[0])}" for f in functions]
     tap = np.concatenate([np.arange(len(block.tap_input)), block.leaf_tap])
     each = 1 + int(np.bincount(block.leaf_tap).max(initial=0))
     group = block.tap_tree * block.inputs + block.tap_input // max(1, DECODER_FUNCTIONS // each)
+    if decode == "shared":
+        group = np.zeros_like(group)
     varying = np.flatnonzero(_varies(functions))
     varying = varying[np.argsort(group[tap[varying]], kind="stable")]
     edges = np.flatnonzero(np.diff(group[tap[varying]])) + 1
@@ -214,16 +224,21 @@ def _folded_leaves(block: WeightBlock) -> Iterator[str]:
 
 
 def _decoder(name: str, part: IntArray, functions: BoolArray, wires: list[str]) -> Iterator[str]:
-    """Tables of the phase functions ``part``; puts the name of each bit in ``wires``."""
+    """Tables of the phase functions ``part``, each different one once; puts the name of each bit
+    in ``wires``.
+    """
     phases = functions.shape[1]
     width = phase_bits(phases)
+    _, first_of, same = np.unique(functions[part], axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(first_of))
+    same, users, part = order[same.ravel()], part, part[np.sort(first_of)]
+    names: list[str] = []
     yield f"  wire {_range(width)}phase{name};"
     yield f"  hw_buffers #(.WIDTH({width})) p{name} (.a(phase), .y(phase{name}));"
     for first in range(0, len(part), WORD_BITS):
         word = part[first : first + WORD_BITS]
         vector = f"f{name}_{first // WORD_BITS}"
-        for n, f in enumerate(word):
-            wires[f] = f"{vector}[{n}]" if len(word) > 1 else vector
+        names += [f"{vector}[{n}]" if len(word) > 1 else vector for n in range(len(word))]
         # A function, not an always block: it has its value from time 0 on in every simulator.
         yield f"  function {_range(len(word))}t{vector}(input {_range(width)}k);"
         yield "    case (k)"
@@ -232,6 +247,8 @@ def _decoder(name: str, part: IntArray, functions: BoolArray, wires: list[str]) 
             yield f"      {label}: t{vector} = {_ones(functions[word, k])};"
         yield "    endcase\n  endfunction"
         yield f"  wire {_range(len(word))}{vector} = t{vector}(phase{name});"
+    for f, n in zip(users, same, strict=True):
+        wires[f] = names[n]
 
 
 def _varies(functions: BoolArray) -> BoolArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from hwcompile.compiler.estimate.cells import CellLibrary
@@ -11,11 +13,16 @@ from hwcompile.sim.gate_simulation import GateSimulator
 
 
 def simulate_block(
-    netlist: Netlist, library: CellLibrary, block: WeightBlock, x: IntArray
+    netlist: Netlist,
+    library: CellLibrary,
+    block: WeightBlock,
+    x: IntArray,
+    watch: Callable[[GateSimulator], None] = lambda gates: None,
 ) -> IntArray:
     """Accumulators ``[rows, M]`` of the gates for signed ``x [rows, N]``.
 
-    To be compared with ``weight_logic.evaluate(block, x)``, bit for bit.
+    To be compared with ``weight_logic.evaluate(block, x)``, bit for bit. ``watch`` is called before
+    each edge of the clock.
     """
     rows = len(x)
     planes = [_words(plane) for plane in offset_planes(x, block.x_bits, block.planes)]
@@ -28,6 +35,7 @@ def simulate_block(
         for index, plane in enumerate(planes):
             gates.set("first", [int(index == 0)] * rows)
             gates.set("x", plane)
+            watch(gates)
             gates.clock()
         columns.append(_accumulators(gates.get("acc"), block))
     return np.concatenate(columns, axis=1)[:, : block.outputs]

@@ -90,6 +90,11 @@ class GateSimulator:
         rows = np.packbits(bits, axis=1, bitorder="little")
         return [int.from_bytes(row.tobytes(), "little") for row in rows]
 
+    def settled(self) -> Words:
+        """The values of all nets before the next edge, ``[nets, ceil(vectors / 64)]``."""
+        self._settle()
+        return self._values
+
     def clock(self) -> None:
         """One rising edge."""
         self._settle()

@@ -1,0 +1,145 @@
+"""Weight blocks measured: mapped area, own timing, nets, energy, each netlist simulated."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwcompile.compiler.estimate.cells import CellLibrary
+from hwcompile.compiler.estimate.netlist import Netlist, read_netlist
+from hwcompile.compiler.estimate.synthesis import synthesise
+from hwcompile.compiler.estimate.targets import Target
+from hwcompile.compiler.estimate.timing import analyse_timing
+from hwcompile.compiler.ir.weight_logic import IntArray, WeightBlock
+from hwcompile.hdl.matrix_block import PhaseDecode, matrix_block_verilog
+from hwcompile.sim.gate_block import simulate_block
+from hwcompile.sim.gate_simulation import GateSimulator, Words
+
+FloatArray = NDArray[np.float64]
+
+SUPPLY_V = 1.1
+INTERNAL_FACTOR = 2.0
+"""Energy inside cells, as a multiple of that of nets: a proxy, the same for every block."""
+
+KINDS = ("g8", "g4", "t60")
+KIND_NAMES = {"g8": "int8", "g4": "int4", "t60": "ternary"}
+
+
+@dataclass(frozen=True, slots=True)
+class BlockMeasure:
+    """One mapped block. ``area_um2``: its cells; ``buffer_area_um2``: estimated trees of wide nets.
+
+    ``critical_ns``: own timing, buffers in. ``energy_pj``: of one product W x, zero-delay toggles.
+    ``exact``: whether the netlist gave W x on every row tried.
+    """
+
+    area_um2: float
+    by_kind: Mapping[str, float]
+    buffer_area_um2: float
+    critical_ns: float
+    cells: int
+    nets: int
+    pins: int
+    fan_out: int
+    energy_pj: float
+    exact: bool
+    seconds: float
+
+
+def random_matrix(kind: str, shape: tuple[int, int], seed: int = 0) -> IntArray:
+    """int8 (``g8``) and int4 (``g4``): gaussian, each column scaled to its greatest; ``t60``:
+    ternary, 60 % zeros.
+    """
+    rng = np.random.default_rng([seed, KINDS.index(kind), *shape])
+    if kind == "t60":
+        return rng.choice([-1, 0, 1], shape, p=[0.2, 0.6, 0.2]).astype(np.int64)
+    w = rng.standard_normal(shape)
+    scaled = np.rint(w / np.abs(w).max(0) * (127 if kind == "g8" else 7))
+    return np.asarray(scaled, np.int64)
+
+
+def measure_block(
+    block: WeightBlock,
+    weight: IntArray,
+    target: Target,
+    decode: PhaseDecode = "local",
+    rows: int = 64,
+    cache: Path | None = None,
+) -> BlockMeasure:
+    """Map a block to ``target``, and run the netlist on ``rows`` rows, corners among them."""
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "block.v"
+        source.write_text(matrix_block_verilog(block, "block", decode))
+        result = synthesise([source], "block", target, cache=cache)
+        mapped = result.modules["block"]
+        timing = analyse_timing(result, target).modules["block"]
+        netlist = read_netlist(mapped.netlist_json, "block", target.library)
+    rng = np.random.default_rng(0)
+    half = 1 << (block.x_bits - 1)
+    x = rng.integers(-half, half, (rows, block.inputs))
+    x[0], x[1] = -half, half - 1
+    capacitance = _capacitance(netlist, target)
+    activity = _Activity(capacitance)
+    acc = simulate_block(netlist, target.library, block, x, activity)
+    clocks = block.phases * block.cycles
+    joules = (activity.femtofarads / rows) * INTERNAL_FACTOR
+    joules += clocks * 2 * timing.clock_capacitance_ff
+    sinks = [len(g.pins) for g in netlist.gates]
+    return BlockMeasure(
+        area_um2=mapped.area_um2,
+        by_kind=mapped.area_by_kind,
+        buffer_area_um2=timing.buffer_area_um2,
+        critical_ns=timing.critical_ns,
+        cells=len(netlist.gates),
+        nets=netlist.net_count,
+        pins=sum(sinks),
+        fan_out=int(_sinks(netlist, target.library).max(initial=0)),
+        energy_pj=joules * 0.5 * SUPPLY_V**2 / 1000,
+        exact=np.array_equal(acc + block.correction, x @ weight),
+        seconds=time.process_time() - began,
+    )
+
+
+def _sinks(netlist: Netlist, library: CellLibrary) -> IntArray:
+    """Input pins on each net, the clock left out."""
+    count = np.zeros(netlist.net_count, np.int64)
+    for gate in netlist.gates:
+        cell = library.cells[gate.cell]
+        for pin in cell.inputs:
+            if pin in gate.pins and not (cell.is_flip_flop and pin == cell.clock):
+                count[gate.pins[pin]] += 1
+    count[:2] = 0  # constants
+    return count
+
+
+def _capacitance(netlist: Netlist, target: Target) -> FloatArray:
+    """fF of each net: pins, and wire for each."""
+    total: FloatArray = _sinks(netlist, target.library) * target.value("wire_ff_per_sink")
+    for gate in netlist.gates:
+        for pin, farads in target.library.cells[gate.cell].inputs.items():
+            if pin in gate.pins:
+                total[gate.pins[pin]] += farads
+    return total
+
+
+class _Activity:
+    """Adds up the capacitance that toggles from one cycle to the next."""
+
+    def __init__(self, capacitance: FloatArray) -> None:
+        self.capacitance = capacitance
+        self.femtofarads = 0.0
+        self._last: Words | None = None
+
+    def __call__(self, gates: GateSimulator) -> None:
+        values = gates.settled()
+        if self._last is not None:
+            toggles = np.bitwise_count(values ^ self._last).sum(1)
+            self.femtofarads += float(toggles @ self.capacitance)
+        self._last = values.copy()
