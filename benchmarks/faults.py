@@ -37,6 +37,7 @@ from hwcompile.sim.faults import KINDS, Fault, NoSite, make_fault
 OUT = Path("docs/results/faults")
 _CATCHERS = (
     ("not as the manifest says", "manifest"),
+    ("weight block", "proof"),
     ("lint complains", "lint"),
     ("RTL differs from the reference", "simulation"),
     ("vectors.json", "vectors"),

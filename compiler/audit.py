@@ -73,7 +73,7 @@ def compare(
     ours = design.manifest.tools.get("hwcompile") == tool_versions()["hwcompile"]
     tell("lint and simulation of the Verilog on disk")
     try:
-        found = checks.check_hardware(rtl, vectors, level)
+        found = checks.check_hardware(rtl, vectors, level, design.program, tell)
     except MismatchError as error:
         where = _where(hardware, rtl) if ours else ""
         raise MismatchError(error.message + where, error.hint) from error

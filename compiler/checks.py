@@ -1,4 +1,4 @@
-"""Checks of a chip's Verilog against the reference: lint, whole-chip simulation, the text itself.
+"""Checks of a chip's Verilog against the reference: proof, lint, simulation, the text itself.
 
 The same functions serve the pipeline, before a bundle is written, and ``hwcompile verify`` on what
 lies on disk.
@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hwcompile.compiler.certify import prove_blocks
 from hwcompile.compiler.emit.report import ModuleCheck
 from hwcompile.compiler.errors import MismatchError, ToolError
 from hwcompile.compiler.hardware import Hardware
@@ -25,8 +26,10 @@ from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.chip import Chip
 from hwcompile.compiler.ir.program import IntArray, Program
 from hwcompile.compiler.tools import find_verilator
+from hwcompile.hdl.cells import PRIMITIVES
 from hwcompile.hdl.top import TOP_NAME
 from hwcompile.sim import reference, runner
+from hwcompile.sim.certificate.proof import BlockProof
 from hwcompile.sim.chip_run import adder_flags
 from hwcompile.sim.runner import Adders, ChipSample, Engine
 
@@ -37,9 +40,10 @@ SHORT_TOKENS = 2
 LINT_SECONDS = 600
 _DIFFERENCE = re.compile(r"sample \d+, port \w+, beat \d+: \[[^\]]*\] instead of \[[^\]]*\]")
 MOST_NAMED = 4
-_ADDERS = ("hw_full_adders", "hw_half_adders")
-_COUNTED = "the adders of the weight blocks were simulated as counts of ones (HW_COUNT_TREES)"
-_EXPANDED = "at build its arrays of adders were expanded back to exactly its weights"
+_PROOF = "proof on the Verilog"
+_COUNTED = (
+    "in the chip's simulation its adders were counts of ones (HW_COUNT_TREES); they are proven here"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +154,17 @@ def bundle_files(checked: Vectors) -> dict[str, str]:
     return runner.bundle_files(checked.chip.ports, checked.samples, checked.timeout)
 
 
-def check_hardware(rtl: Path, checked: Vectors, level: str) -> tuple[ModuleCheck, ...]:
-    """Lint and simulate the Verilog in the folder ``rtl``; one line a module.
+def check_hardware(
+    rtl: Path,
+    checked: Vectors,
+    level: str,
+    program: Program,
+    tell: Callable[[str], None] = lambda text: None,
+    jobs: int = 1,
+) -> tuple[ModuleCheck, ...]:
+    """Prove the weight blocks in the folder ``rtl``, lint and simulate it all; one line a module.
+
+    ``tell`` gets one line a proof. ``jobs``: proofs at a time.
 
     Raises:
         MismatchError: it differs from the reference, or lint complains.
@@ -162,9 +175,10 @@ def check_hardware(rtl: Path, checked: Vectors, level: str) -> tuple[ModuleCheck
     if level == "none":
         return tuple(ModuleCheck(name, "not verified", "none asked for") for name in names)
     with ThreadPoolExecutor(1) as pool:  # both wait for processes of one thread each
-        simulation = pool.submit(simulate, rtl, checked)
-        lint(rtl, files)
-        simulation.result()
+        linting = pool.submit(lint, rtl, files)
+        proofs = prove_blocks(rtl, program, _matrices(checked.chip), tell, jobs)
+        linting.result()
+    simulate(rtl, checked)
     method = "whole chip in Verilator"
     if level == "full":
         simulate(rtl, checked, gaps_seed=1, adders="full")
@@ -176,17 +190,29 @@ def check_hardware(rtl: Path, checked: Vectors, level: str) -> tuple[ModuleCheck
     beats = sum(len(b) for s in checked.samples for b in s.expected.values())
     detail = f"{beats} output values of {len(checked.samples)} samples equal the reference"
     counted = level != "full" and bool(adder_flags([rtl / name for name in files], "auto"))
-    return tuple(simulated(name, method, detail, counted) for name in names)
+    return tuple(
+        proven(proofs[name], counted)
+        if name in proofs
+        else ModuleCheck(name, "proven", _PROOF, "with the weight blocks that hold it")
+        if name in PRIMITIVES and proofs
+        else ModuleCheck(name, "simulated", method, detail)
+        for name in names
+    )
 
 
-def simulated(module: str, method: str, detail: str, counted: bool) -> ModuleCheck:
-    """The line of a module of a simulated chip; ``counted``: without the weight blocks' adders."""
-    if counted and module in _ADDERS:
-        return ModuleCheck(module, "not verified", "lint", _COUNTED)
-    if not module.startswith("hw_matrix_"):
-        return ModuleCheck(module, "simulated", method, detail)
-    said = (detail, _COUNTED, _EXPANDED) if counted else (detail, _EXPANDED)
-    return ModuleCheck(module, "simulated", method, "; ".join(said))
+def proven(proof: BlockProof, counted: bool) -> ModuleCheck:
+    """The line of a weight block; ``counted``: its adders were left out of the simulation."""
+    said = (
+        f"equals its matrix of {proof.inputs} x {len(proof.correction)} weights on every input, "
+        f"and no sum can leave its width: {proof.adders} adders"
+    )
+    return ModuleCheck(proof.module, "proven", _PROOF, f"{said}; {_COUNTED}" if counted else said)
+
+
+def _matrices(chip: Chip) -> list[ir.Linear]:
+    """The matrix products of a chip in the order of its blocks."""
+    unit = chip.unit("linear")
+    return [op for op in (unit.operations if unit else ()) if isinstance(op, ir.Linear)]
 
 
 def simulate(

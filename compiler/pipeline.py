@@ -92,7 +92,7 @@ def _verify(options: Options, program: Program, hardware: Hardware) -> tuple[Any
     vectors = checks.vectors(program, hardware.chip, options.verify, options.seed)
     with tempfile.TemporaryDirectory(prefix="hwcompile-") as folder:
         rtl = write_rtl(hardware, Path(folder))
-        found = checks.check_hardware(rtl, vectors, options.verify)
+        found = checks.check_hardware(rtl, vectors, options.verify, program, jobs=options.jobs)
     return vectors, found
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hwcompile.compiler.errors import MismatchError
+from hwcompile.compiler.errors import MismatchError, ToolError
 from hwcompile.compiler.tools import pyosys_version, run_tool
 from hwcompile.sim.certificate.kernels import (
     ADDER,
@@ -119,15 +119,20 @@ def _modules(files: Sequence[Path], top: str) -> dict[str, Any]:
             (work / names[-1]).symlink_to(path.resolve())
         script = _SCRIPT.format(files=" ".join(names), top=top, kept=kept)
         (work / "read.ys").write_text(script, encoding="utf-8")
-        run_tool(
-            [sys.executable, "-c", _CHILD],
-            name=f"reading {top}",
-            cwd=work,
-            timeout_s=_READ_SECONDS,
-            memory_mb=_READ_MB,
-            environment={"YOSYS_MAX_THREADS": "1"},
-            log_file=work / "read.log",
-        )
+        try:
+            run_tool(
+                [sys.executable, "-c", _CHILD],
+                name=f"reading {top}",
+                cwd=work,
+                timeout_s=_READ_SECONDS,
+                memory_mb=_READ_MB,
+                environment={"YOSYS_MAX_THREADS": "1"},
+                log_file=work / "read.log",
+            )
+        except ToolError as error:
+            if "exit code 1" in error.message:  # how Yosys says that it cannot read something
+                raise UnreadableCircuit(f"Yosys cannot read {top}", error.hint) from error
+            raise
         document = json.loads((work / "circuit.json").read_bytes())
     modules: dict[str, Any] = document["modules"]
     return modules

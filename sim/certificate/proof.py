@@ -62,6 +62,7 @@ class BlockProof:
     """
 
     module: str
+    inputs: int
     correction: IntArray
     greatest: IntArray
     adders: int
@@ -82,7 +83,7 @@ def prove_block(
     circuit = read_circuit(files, module)
     correction, greatest = prove_circuit(circuit, weight, shape)
     seconds = time.monotonic() - began
-    return BlockProof(module, correction, greatest, circuit.adders, seconds)
+    return BlockProof(module, len(weight), correction, greatest, circuit.adders, seconds)
 
 
 def prove_circuit(

@@ -1,26 +1,16 @@
-"""What the report says of a module that was simulated."""
+"""What the report says of a weight block."""
 
 from __future__ import annotations
 
-import pytest
+import numpy as np
 
-from hwcompile.compiler.checks import simulated
+from hwcompile.compiler.checks import proven
+from hwcompile.sim.certificate.proof import BlockProof
 
 
-def test_a_weight_block_says_how_its_adders_were_simulated() -> None:
-    counted = simulated("hw_matrix_3", "whole chip", "12 values", True)
-    full = simulated("hw_matrix_3", "whole chip", "12 values", False)
-    assert counted.status == full.status == "simulated"
+def test_a_weight_block_is_proven_and_says_how_its_adders_were_simulated() -> None:
+    proof = BlockProof("hw_matrix_3", 7, np.zeros(5, np.int64), np.ones(5, np.int64), 90, 0.1)
+    counted, full = proven(proof, True), proven(proof, False)
+    assert counted.status == full.status == "proven"
+    assert "7 x 5 weights" in full.detail and "90 adders" in full.detail
     assert "counts of ones" in counted.detail and "counts of ones" not in full.detail
-    assert all("expanded back" in line.detail for line in (counted, full))
-
-
-@pytest.mark.parametrize("name", ["hw_full_adders", "hw_half_adders"])
-def test_adders_that_were_left_out_are_not_called_simulated(name: str) -> None:
-    assert simulated(name, "whole chip", "12 values", True).status == "not verified"
-    assert simulated(name, "whole chip", "12 values", False).status == "simulated"
-
-
-def test_other_modules_are_simulated_either_way() -> None:
-    lines = [simulated("hw_core", "whole chip", "12 values", c) for c in (True, False)]
-    assert lines[0] == lines[1] and lines[0].detail == "12 values"

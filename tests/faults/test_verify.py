@@ -72,19 +72,21 @@ def test_a_number_of_the_reference(
     assert "reference" in complaint(copy, capsys)
 
 
-@pytest.mark.parametrize(
-    ("kind", "file", "layer"),
-    [("weight bit", "hw_matrix_6.v", "weights of"), ("table entry", "hw_core_embed.v", "embed:")],
-)
-def test_the_verilog(
-    kind: str, file: str, layer: str, copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_verilog(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The message names the signal, the vector and the layer."""
-    fault = make_fault(copy, kind, 0, only=file)
-    inject(copy, fault, new_manifest=True)
+    file = "hw_core_embed.v"
+    inject(copy, make_fault(copy, "table entry", 0, only=file), new_manifest=True)
     said = complaint(copy, capsys)
     assert "sample" in said and "m_axis" in said
-    assert file in said and layer in said
+    assert file in said and "embed:" in said
+
+
+def test_a_weight(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message names block, layer, output column, input and both coefficients."""
+    inject(copy, make_fault(copy, "weight bit", 0, only="hw_matrix_6.v"), new_manifest=True)
+    said = complaint(copy, capsys)
+    assert "weight block hw_matrix_6: output column " in said and "weights of" in said
+    assert "expected coefficient" in said and "found" in said
 
 
 @pytest.mark.parametrize("kind", KINDS)
