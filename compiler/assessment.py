@@ -200,7 +200,17 @@ def design_facts(
         slots=chip.slots,
         context=context,
         weights_per_place=_weights_per_place(hardware),
+        cut_bits_per_item=_cut_bits(program, context),
     )
+
+
+def _cut_bits(program: Program, context: int) -> float:
+    """Bits of one item that cross a cut between two layers: the mean input of a matrix."""
+    inputs = [
+        program.values[op.inputs[0]] for op in program.operations if isinstance(op, ir.Linear)
+    ]
+    rows = 1 if context else max((value.rows for value in inputs), default=1)
+    return rows * sum(v.cols * v.bits for v in inputs) / len(inputs) if inputs else 0.0
 
 
 def _weights_per_place(hardware: Hardware) -> float:

@@ -34,10 +34,12 @@ def _option(
     choices: tuple[str, ...] | None = None,
     short: str | None = None,
     file: bool = False,
+    named: bool = False,
     recorded: bool = True,
     off: str | None = None,
 ) -> Any:
-    """A field. ``file``: the manifest records the content's hash, not the path. ``recorded``: the
+    """A field. ``file``: the manifest records the content's hash, not the path. ``named``: or it is
+    the name of something that ships, when there is no such file. ``recorded``: the
     option shapes the design and enters the manifest. ``off``: the flag that clears a boolean."""
     about = {
         "help": help,
@@ -45,6 +47,7 @@ def _option(
         "choices": choices,
         "short": short,
         "file": file,
+        "named": named,
         "recorded": recorded,
         "off": off,
     }
@@ -93,7 +96,11 @@ class Options:
     max_area_mm2: float | None = _option(None, "budget: die logic area in mm2", metavar="MM2")
     min_tokens_per_s: float | None = _option(None, "budget: tokens per second", metavar="RATE")
     scenario: str | None = _option(
-        None, "economics scenario (default: the documented one)", metavar="S.yaml", file=True
+        None,
+        "economics scenario: a file, or the name of one that ships (default: chip-per-model)",
+        metavar="S.yaml",
+        file=True,
+        named=True,
     )
     figures: str | None = _option(
         None, "figures of your own (wafer, masks, ...) over the tables", metavar="F.yaml", file=True
@@ -228,7 +235,8 @@ def recorded(options: Options, only: tuple[str, ...] | None = None) -> dict[str,
         if not f.metadata["recorded"] or (only is not None and f.name not in only):
             continue
         value = getattr(options, f.name)
-        if value is not None and f.metadata["file"]:
+        named = f.metadata["named"] and not Path(str(value)).is_file()
+        if value is not None and f.metadata["file"] and not named:
             value = {"sha256": file_hash(value)}
         result[f.name] = list(value) if isinstance(value, tuple) else value
     return result

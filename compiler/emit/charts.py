@@ -13,30 +13,30 @@ GROUP_COLOURS = (
 )  # fmt: skip
 
 
-def _n(value: float) -> str:
+def at(value: float) -> str:
     """A coordinate: two decimals are a tenth of a device pixel."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def _text(x: float, y: float, content: str, size: int = 12, more: str = "") -> str:
-    return f'<text x="{_n(x)}" y="{_n(y)}" font-size="{size}" {more}>{escape(content)}</text>'
+def text(x: float, y: float, content: str, size: int = 12, more: str = "") -> str:
+    return f'<text x="{at(x)}" y="{at(y)}" font-size="{size}" {more}>{escape(content)}</text>'
 
 
-def _rect(x: float, y: float, w: float, h: float, fill: str, more: str = "") -> str:
-    return f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(w)}" height="{_n(h)}" fill="{fill}" {more}/>'
+def rect(x: float, y: float, w: float, h: float, fill: str, more: str = "") -> str:
+    return f'<rect x="{at(x)}" y="{at(y)}" width="{at(w)}" height="{at(h)}" fill="{fill}" {more}/>'
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1) -> str:
+def line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1) -> str:
     return (
-        f'<line x1="{_n(x1)}" y1="{_n(y1)}" x2="{_n(x2)}" y2="{_n(y2)}" '
-        f'stroke="{colour}" stroke-width="{_n(width)}"/>'
+        f'<line x1="{at(x1)}" y1="{at(y1)}" x2="{at(x2)}" y2="{at(y2)}" '
+        f'stroke="{colour}" stroke-width="{at(width)}"/>'
     )
 
 
 def svg(width: float, height: float, title: str, parts: Sequence[str]) -> str:
     """A picture with an accessible title."""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(width)} {_n(height)}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {at(width)} {at(height)}" '
         f'role="img" aria-label="{escape(title, quote=True)}" fill="{INK}">{"".join(parts)}</svg>'
     )
 
@@ -52,11 +52,11 @@ def treemap(title: str, entries: Sequence[tuple[str, float, str]]) -> str:
         x, y, w, h = box
         colour = GROUP_COLOURS[index % len(GROUP_COLOURS)]
         hover = f"<title>{escape(f'{label}: {below}')}</title>"
-        parts += ["<g>", hover, _rect(x, y, w, h, colour, 'stroke="#fff" stroke-width="2"')]
+        parts += ["<g>", hover, rect(x, y, w, h, colour, 'stroke="#fff" stroke-width="2"')]
         if w > 7.2 * len(label) + 14 and h > 22:
-            parts.append(_text(x + 8, y + 18, label, 13, 'fill="#fff" font-weight="600"'))
+            parts.append(text(x + 8, y + 18, label, 13, 'fill="#fff" font-weight="600"'))
             if h > 40 and w > 6.4 * len(below) + 14:
-                parts.append(_text(x + 8, y + 34, below, 12, 'fill="#fff"'))
+                parts.append(text(x + 8, y + 34, below, 12, 'fill="#fff"'))
         parts.append("</g>")
     return svg(width, height, title, parts)
 
@@ -107,19 +107,19 @@ def ranges(title: str, rows: Sequence[tuple[str, float, float, float, str]]) -> 
     room = width - label - 215
     top = max((row[3] for row in rows), default=0.0) or 1.0
     parts = []
-    for index, (name, low, mid, high, text) in enumerate(rows):
+    for index, (name, low, mid, high, words) in enumerate(rows):
         y = index * step
         parts += [
-            _text(label - 10, y + 17, name, 12, 'text-anchor="end"'),
-            _rect(label, y + 6, room * mid / top, 14, ACCENT, 'opacity="0.85"'),
-            _line(label + room * low / top, y + 13, label + room * high / top, y + 13, INK, 1.4),
+            text(label - 10, y + 17, name, 12, 'text-anchor="end"'),
+            rect(label, y + 6, room * mid / top, 14, ACCENT, 'opacity="0.85"'),
+            line(label + room * low / top, y + 13, label + room * high / top, y + 13, INK, 1.4),
             *(
-                _line(label + room * v / top, y + 9, label + room * v / top, y + 17, INK, 1.4)
+                line(label + room * v / top, y + 9, label + room * v / top, y + 17, INK, 1.4)
                 for v in (low, high)
             ),
-            _text(label + room * high / top + 8, y + 17, text, 12, f'fill="{MUTED}"'),
+            text(label + room * high / top + 8, y + 17, words, 12, f'fill="{MUTED}"'),
         ]
-    parts.append(_line(label, 0, label, len(rows) * step, LINE))
+    parts.append(line(label, 0, label, len(rows) * step, LINE))
     return svg(width, len(rows) * step, title, parts)
 
 
@@ -134,19 +134,19 @@ def tornado(title: str, middle: float, rows: Sequence[tuple[str, float, float, s
     def place(value: float) -> float:
         return label + 10 + (value - low) * scale
 
-    parts = [_line(place(0.0), 0, place(0.0), len(rows) * step, INK, 1)]
+    parts = [line(place(0.0), 0, place(0.0), len(rows) * step, INK, 1)]
     for index, (name, at_low, at_high, low_text, high_text) in enumerate(rows):
         y = index * step
-        parts.append(_text(label - 10, y + 17, name, 12, 'text-anchor="end"'))
-        for value, text, colour in ((at_low, low_text, "#8fb3d4"), (at_high, high_text, ACCENT)):
+        parts.append(text(label - 10, y + 17, name, 12, 'text-anchor="end"'))
+        for value, words, colour in ((at_low, low_text, "#8fb3d4"), (at_high, high_text, ACCENT)):
             left, right = sorted((place(middle), place(value)))
-            parts.append(_rect(left, y + 5, max(right - left, 1), 15, colour))
-            if right - left > 7 * len(text):
+            parts.append(rect(left, y + 5, max(right - left, 1), 15, colour))
+            if right - left > 7 * len(words):
                 fill = "#fff" if colour == ACCENT else INK
-                parts.append(_text(left + 5, y + 16.5, text, 11, f'fill="{fill}"'))
-    parts.append(_line(place(middle), 0, place(middle), len(rows) * step, MUTED, 1))
+                parts.append(text(left + 5, y + 16.5, words, 11, f'fill="{fill}"'))
+    parts.append(line(place(middle), 0, place(middle), len(rows) * step, MUTED, 1))
     foot = len(rows) * step + 14
-    parts.append(_text(place(0.0), foot, "0", 11, f'text-anchor="middle" fill="{MUTED}"'))
+    parts.append(text(place(0.0), foot, "0", 11, f'text-anchor="middle" fill="{MUTED}"'))
     return svg(width, foot + 4, title, parts)
 
 
@@ -159,18 +159,18 @@ def heat_map(
 ) -> str:
     """A table of values coloured by sign, with a border where the sign changes."""
     left, top, w, h = 90.0, 24.0, 90.0, 28.0
-    parts = [_text(left - 10, 15, f"{axes[1]} ↓  {axes[0]} →", 11, 'text-anchor="end"')]
+    parts = [text(left - 10, 15, f"{axes[1]} ↓  {axes[0]} →", 11, 'text-anchor="end"')]
     for i, name in enumerate(columns):
-        parts.append(_text(left + i * w + w / 2, 15, name, 12, 'text-anchor="middle"'))
+        parts.append(text(left + i * w + w / 2, 15, name, 12, 'text-anchor="middle"'))
     for j, name in enumerate(rows):
         y = top + j * h
-        parts.append(_text(left - 10, y + 19, name, 12, 'text-anchor="end"'))
-        for i, (positive, text) in enumerate(cells[j]):
+        parts.append(text(left - 10, y + 19, name, 12, 'text-anchor="end"'))
+        for i, (positive, words) in enumerate(cells[j]):
             fill = "#d7eadf" if positive else "#f4dedb"
-            parts.append(_rect(left + i * w, y, w, h, fill, 'stroke="#fff"'))
+            parts.append(rect(left + i * w, y, w, h, fill, 'stroke="#fff"'))
             colour = GOOD if positive else BAD
             more = f'text-anchor="middle" fill="{colour}"'
-            parts.append(_text(left + i * w + w / 2, y + 19, text, 12, more))
+            parts.append(text(left + i * w + w / 2, y + 19, words, 12, more))
     return svg(left + len(columns) * w, top + len(rows) * h, title, parts)
 
 
@@ -182,29 +182,29 @@ def distribution(title: str, quantiles: Sequence[tuple[float, float, str]]) -> s
     pad = 0.04 * ((high - low) or 1.0)
     scale = (width - left - 20) / (high - low + 2 * pad)
 
-    def at(share: float, value: float) -> tuple[float, float]:
+    def place(share: float, value: float) -> tuple[float, float]:
         return left + (value - low + pad) * scale, (height - bottom) * (1 - share)
 
-    points = " ".join(f"{_n(x)},{_n(y)}" for x, y in (at(s, v) for s, v, _ in quantiles))
-    zero = at(0, 0)[0]
+    points = " ".join(f"{at(x)},{at(y)}" for x, y in (place(s, v) for s, v, _ in quantiles))
+    zero = place(0, 0)[0]
     parts = [
         *(
-            _line(left, at(s, 0)[1], width - 20, at(s, 0)[1], LINE)
-            + _text(left - 8, at(s, 0)[1] + 4, f"{s:.0%}", 11, 'text-anchor="end"')
+            line(left, place(s, 0)[1], width - 20, place(s, 0)[1], LINE)
+            + text(left - 8, place(s, 0)[1] + 4, f"{s:.0%}", 11, 'text-anchor="end"')
             for s in (0.1, 0.5, 0.9)
         ),
-        _line(zero, 0, zero, height - bottom, INK),
-        _text(zero, height - 10, "0", 11, 'text-anchor="middle"'),
+        line(zero, 0, zero, height - bottom, INK),
+        text(zero, height - 10, "0", 11, 'text-anchor="middle"'),
         f'<polyline points="{points}" fill="none" stroke="{ACCENT}" stroke-width="2"/>',
     ]
-    for share, value, text in quantiles:
-        if text:
-            x, y = at(share, value)
+    for share, value, words in quantiles:
+        if words:
+            x, y = place(share, value)
             near_edge = x > width - 140
             anchor, dx = ("end", -8) if near_edge else ("start", 8)
-            parts.append(f'<circle cx="{_n(x)}" cy="{_n(y)}" r="3.5" fill="{ACCENT}"/>')
+            parts.append(f'<circle cx="{at(x)}" cy="{at(y)}" r="3.5" fill="{ACCENT}"/>')
             parts.append(
-                _text(x + dx, y + (-6 if near_edge else 14), text, 12, f'text-anchor="{anchor}"')
+                text(x + dx, y + (-6 if near_edge else 14), words, 12, f'text-anchor="{anchor}"')
             )
     return svg(width, height, title, parts)
 
@@ -213,15 +213,16 @@ def wafer(
     title: str,
     diameter_mm: float,
     edge_mm: float,
-    side_mm: float,
+    width_mm: float,
+    height_mm: float,
     dies: Sequence[tuple[float, float]],
 ) -> str:
     """Dies on a wafer, to scale; lower left corners in mm from the centre."""
     radius = diameter_mm / 2
     parts = [
-        f'<circle cx="0" cy="0" r="{_n(radius)}" fill="#eef1f4" stroke="{MUTED}"/>',
-        f'<circle cx="0" cy="0" r="{_n(radius - edge_mm)}" fill="none" stroke="{LINE}"/>',
-        *(_rect(x, -y - side_mm, side_mm, side_mm, ACCENT, 'opacity="0.8"') for x, y in dies),
+        f'<circle cx="0" cy="0" r="{at(radius)}" fill="#eef1f4" stroke="{MUTED}"/>',
+        f'<circle cx="0" cy="0" r="{at(radius - edge_mm)}" fill="none" stroke="{LINE}"/>',
+        *(rect(x, -y - height_mm, width_mm, height_mm, ACCENT, 'opacity="0.8"') for x, y in dies),
     ]
-    content = f'<g transform="translate({_n(radius + 2)} {_n(radius + 2)})">{"".join(parts)}</g>'
+    content = f'<g transform="translate({at(radius + 2)} {at(radius + 2)})">{"".join(parts)}</g>'
     return svg(diameter_mm + 4, diameter_mm + 4, title, [content])

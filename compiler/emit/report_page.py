@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from hwcompile.compiler.emit import charts
+from hwcompile.compiler.emit import charts, plots
 from hwcompile.compiler.estimate.explain import number
 
 ADVICE = {
@@ -106,7 +106,8 @@ def _estimate_view(estimate: Mapping[str, Any]) -> dict[str, Any]:
         "pictures": _pictures(estimate),
         "given": [(name, entry) for name, entry in ordered if not entry["formula"]],
         "derived": [(name, entry) for name, entry in ordered if entry["formula"]],
-        "alternative": estimate["scenario"]["alternative"].upper(),
+        "alternative": alternative_name(estimate),
+        "in_device": in_device(estimate),
         "advice": ADVICE[estimate["verdict"]["name"]],
         "pad_limited": _pad_limited(mids),
         "zeros_cost_um2": _zeros_cost_um2(estimate["facts"]),
@@ -115,6 +116,17 @@ def _estimate_view(estimate: Mapping[str, Any]) -> dict[str, Any]:
         "style_money": money,
         "style_percent": percent,
     }
+
+
+def in_device(estimate: Mapping[str, Any]) -> bool:
+    """Whether the chip replaces a part of a device, not a rented GPU."""
+    return "value.silicon_usd" in estimate["quantities"]
+
+
+def alternative_name(estimate: Mapping[str, Any]) -> str:
+    """The GPU that the chip is compared with; for a device the one of the reference."""
+    basis = str(estimate["quantities"]["gpu.usd_per_million"]["note"])
+    return basis.removeprefix("basis: aggregate, ").partition(" ")[0]
 
 
 def _zeros_cost_um2(facts: Mapping[str, Any]) -> float | None:
@@ -129,7 +141,7 @@ def _zeros_cost_um2(facts: Mapping[str, Any]) -> float | None:
 def _pad_limited(mids: Mapping[str, float]) -> bool:
     """Whether the pads, not the core inside its ring, set the size of the die."""
     ring = 2 * mids["geometry.pad_ring_um"] / 1000
-    core_side = math.sqrt(mids["area.core_mm2"] / mids["area.dies"])
+    core_side = math.sqrt(mids["area.core_mm2"] / mids["area.dies"] + mids["area.link_mm2"])
     return math.sqrt(mids["area.die_mm2"]) > core_side + ring + 1e-3
 
 
@@ -161,15 +173,23 @@ def _area_rows(estimate: Mapping[str, Any]) -> list[tuple[str, float, str]]:
         for group in facts["groups"]
     ]
     bit_um2 = mids["node.sram_bit_um2"] / mids["geometry.memory_efficiency"]
+    scale = mids.get("area.cell_ratio", 1.0)
     kinds: dict[str, float] = {}
     for memory in facts["memories"]:
+        if memory["kind"] == "rom":
+            continue
         sized = memory["area_um2"]
-        area = memory["bits"] * bit_um2 if sized is None else sized
+        area = memory["bits"] * bit_um2 if sized is None else sized * scale
         kinds[memory["kind"]] = kinds.get(memory["kind"], 0.0) + area
     rows += [(GROUP_NAMES.get(kind, kind), area / 1e6, "memory") for kind, area in kinds.items()]
+    rows.append(("weights in ROM", mids["area.rom_mm2"], "memory"))
+    rows.append(("links between dies", mids["area.link_mm2"] * mids["area.dies"], "links"))
+    rows = [row for row in rows if row[1]]
     die = mids["area.die_mm2"] * mids["area.dies"]
-    rows.append(("room for wires", mids["area.core_mm2"] - mids["area.memory_mm2"] - cells, "fill"))
-    rows.append(("pads and ring", die - mids["area.core_mm2"], "pads"))
+    memory_mm2 = mids["area.memory_mm2"] + mids["area.rom_mm2"]
+    rows.append(("room for wires", mids["area.core_mm2"] - memory_mm2 - cells, "fill"))
+    links = mids["area.link_mm2"] * mids["area.dies"]
+    rows.append(("pads and ring", die - mids["area.core_mm2"] - links, "pads"))
     return rows
 
 
@@ -179,14 +199,23 @@ def _pictures(estimate: Mapping[str, Any]) -> dict[str, Markup]:
         "nre": _range_picture(estimate, "What is paid once", _nre_lines(estimate)),
         "power": _range_picture(
             estimate,
-            "Power of one chip at full load",
-            ["power.arithmetic_w", "power.memory_w", "power.clock_w", "power.leakage_w"],
+            "Power of one copy of the model at full load",
+            [key for _, key in estimate["quantities"]["power.chip_w"]["inputs"]],
             watts,
         ),
         "tornado": _tornado(estimate),
         "distribution": _distribution(estimate),
         "map": _map(estimate),
         "wafer": _wafer(estimate),
+        "unit": _unit_cost(estimate),
+        "price": _price(estimate),
+        "yields": _yields(estimate),
+        "anchors": _anchors(estimate),
+        "cash": plots.cash_plot(
+            "Cash over the life of the model, undiscounted",
+            [(p["years"], p["usd"]) for p in estimate["cash"] if p["usd"] is not None],
+            lambda v: money(v, 2),
+        ),
     }
     return {name: Markup(text) for name, text in made.items()}  # charts escape their text
 
@@ -270,4 +299,82 @@ def _wafer(estimate: Mapping[str, Any]) -> str:
     w = estimate["wafer"]
     if not w["dies"]:
         return ""
-    return charts.wafer("Dies on a wafer", w["diameter_mm"], w["edge_mm"], w["side_mm"], w["dies"])
+    size = (w["width_mm"], w["height_mm"])
+    return charts.wafer("Dies on a wafer", w["diameter_mm"], w["edge_mm"], *size, w["dies"])
+
+
+def _unit_cost(estimate: Mapping[str, Any]) -> str:
+    """From die to a copy of the model in a server, each step's amount."""
+    mids = {name: entry["mid"] for name, entry in estimate["quantities"].items()}
+    if mids["cost.chip_usd"] is None:
+        return ""
+    die, probe = mids["cost.die_usd"], mids["cost.probe_usd"]
+    steps = [
+        ("good die", die, False),
+        ("probe", probe, False),
+        ("package|losses", (die + probe) * (1 / mids["package.yield"] - 1), False),
+        ("package", mids["package.usd"], False),
+        ("test", mids["cost.test_usd"], False),
+        ("chip", mids["cost.chip_usd"], True),
+    ]
+    if mids["area.dies"] > 1:
+        steps.append(("other|dies", mids["cost.copy_usd"] - mids["cost.chip_usd"], False))
+    if not in_device(estimate):
+        steps.append(("board,|host", mids["card.overhead_usd"], False))
+        steps.append(("copy in|a server", mids["card.copy_usd"], True))
+    return plots.waterfall("Cost of one chip, step by step", steps, money)
+
+
+def _price(estimate: Mapping[str, Any]) -> str:
+    points = estimate["price_curve"]
+    curves = [
+        plots.Curve(name, [(p["volume"], p[key]) for p in points if p[key] is not None], dashed)
+        for name, key, dashed in (
+            ("this chip, all of its NRE", "chip_usd", False),
+            ("a re-spun successor", "successor_usd", True),
+        )
+    ]
+    item = estimate["facts"]["item"]
+    n = estimate["quantities"]
+    if in_device(estimate):
+        entry = n["edge.parts_usd"]
+        part = f"{estimate['scenario']['alternative'].upper()} it replaces"
+        bands = [plots.Band(part, entry["low"], entry["mid"], entry["high"])]
+        axes = (plots.Axis("devices", compact), plots.Axis("USD a device", money))
+        mark = (n["scenario.users"]["mid"], "this scenario")
+    else:
+        bands = [
+            plots.Band(f"{g['name'].upper()}, rented", g["low_usd"], g["mid_usd"], g["high_usd"])
+            for g in estimate["gpu_prices"]
+        ]
+        axes = (plots.Axis(f"{item}s a year", compact), plots.Axis(f"USD / million {item}s", money))
+        mark = (n["fleet.items_per_year"]["mid"], "this scenario")
+    return plots.plot("Price against volume", axes, curves, bands, mark=mark)
+
+
+def _yields(estimate: Mapping[str, Any]) -> str:
+    areas = estimate["yield_areas_mm2"]
+    curves = [
+        plots.Curve(c["model"], list(zip(areas, c["shares"], strict=True)))
+        for c in sorted(estimate["yield_curves"], key=lambda c: c["model"] != "Murphy")
+    ]
+    axes = (
+        plots.Axis("die, mm²", compact, log=False),
+        plots.Axis("yield", lambda v: percent(v, 2), log=False),
+    )
+    die = estimate["quantities"]["area.die_mm2"]["mid"]
+    return plots.plot("Yield against area of the die", axes, curves, mark=(die, "this die"))
+
+
+def _anchors(estimate: Mapping[str, Any]) -> str:
+    points = [
+        plots.Point(
+            a["name"].replace("_", " "),
+            a["node_nm"],
+            a["um2_per_weight"],
+            a["name"].startswith("this design"),
+        )
+        for a in estimate["anchors"]
+    ]
+    axes = (plots.Axis("node, nm", compact), plots.Axis("µm² a weight", lambda v: number(v, 2)))
+    return plots.plot("Silicon a weight against node", axes, points=points)

@@ -5,11 +5,6 @@ from __future__ import annotations
 import math
 
 
-def good_dies(gross: float, yield_: float) -> int:
-    """Expected good dies of a wafer, to the nearest whole."""
-    return round(gross * yield_)
-
-
 def die_usd(wafer_usd: float, good_dies: float) -> float:
     """A wafer's price over its good dies."""
     return wafer_usd / good_dies if good_dies > 0 else math.inf

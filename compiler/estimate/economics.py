@@ -124,6 +124,21 @@ def discounted_years(start: float, end: float, rate: float) -> float:
     return (math.exp(-rate * start) - math.exp(-rate * end)) / rate
 
 
+def share_sold(start: float, end: float, rate: float) -> float:
+    """Present value of 1 a unit, units sold evenly from ``start`` to ``end``; 0 if they cross."""
+    return discounted_years(start, end, rate) / (end - start) if end > start else 0.0
+
+
+def full_usd_per_million(
+    once_usd: float, capex_usd: float, upkeep_per_year: float, years: float, items_per_year: float
+) -> float:
+    """All that is paid but for running it, over the items of the useful life."""
+    if years <= 0 or items_per_year <= 0:
+        return math.inf
+    paid = once_usd + capex_usd * (1 + upkeep_per_year * years)
+    return paid / (items_per_year * years) * 1e6
+
+
 def useful_years(years: float, hazard: float) -> float:
     """Expected life when the model becomes obsolete at ``hazard`` a year."""
     return discounted_years(0.0, years, hazard)

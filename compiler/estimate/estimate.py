@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hwcompile.compiler.estimate import nodes
+from hwcompile.compiler.estimate import curves, nodes
 from hwcompile.compiler.estimate.decision import Swing, Verdict, decide, learned_values, swings
 from hwcompile.compiler.estimate.density import check_density
-from hwcompile.compiler.estimate.die import grid_dies
+from hwcompile.compiler.estimate.die import RETICLE_MM, fits_reticle, grid_dies
 from hwcompile.compiler.estimate.facts import DesignFacts
 from hwcompile.compiler.estimate.ledger import Ledger, Quantity, percentile
 from hwcompile.compiler.estimate.scenario import Scenario
@@ -27,23 +27,27 @@ DIES_DRAWN = 2000
 
 @dataclass(frozen=True, slots=True)
 class NodePoint:
-    """The design projected to a node: die, cost at volume, NRE."""
+    """The design projected to a node: die, cost at volume, NRE; ``total_usd`` is the NRE and the
+    chips that the scenario's fleet takes at the design's own node."""
 
     node_nm: str
     die_mm2: float
     die_usd: float
     chip_usd: float
     nre_usd: float
+    total_usd: float
 
 
 @dataclass(frozen=True, slots=True)
 class WaferMap:
     """Exact placement of whole dies, lower left corners in mm from the centre of the wafer.
 
-    ``dies`` is empty when they are too many to draw.
+    A die is square, or as wide as an exposure field when a square one would not fit it. ``dies``
+    is empty when they are too many to draw.
     """
 
-    side_mm: float
+    width_mm: float
+    height_mm: float
     diameter_mm: float
     edge_mm: float
     count: int
@@ -77,6 +81,13 @@ class Estimate:
     wafer: WaferMap
     npv_quantiles_usd: tuple[tuple[float, float], ...]
     npv_map: tuple[MapPoint, ...]
+    price_curve: tuple[curves.PricePoint, ...]
+    gpu_prices: tuple[curves.GpuPrice, ...]
+    yield_curves: tuple[curves.YieldCurve, ...]
+    yield_areas_mm2: tuple[float, ...]
+    cash: tuple[curves.Cash, ...]
+    break_even_by_respins: tuple[tuple[float, float], ...]
+    anchors: tuple[curves.Anchor, ...]
 
     def by_name(self) -> dict[str, Quantity]:
         """Quantities by name, for :func:`hwcompile.compiler.estimate.explain.explain`."""
@@ -113,7 +124,10 @@ def estimate(facts: DesignFacts, scenario: Scenario, tables: Tables, draws: int 
         swings(ledger, NPV, SWINGS_SHOWN),
         found,
         tuple((name, model(defects)) for name, model in MODELS.items()),
-        tuple(_point(facts, tables, key) for key in tables["nodes"].sections()),
+        tuple(
+            _point(facts, tables, key, ledger.mid("fleet.chips"))
+            for key in tables["nodes"].sections()
+        ),
         _wafer_map(ledger),
         tuple((share, percentile(ledger.samples(NPV), share)) for share in QUANTILES),
         tuple(
@@ -121,6 +135,13 @@ def estimate(facts: DesignFacts, scenario: Scenario, tables: Tables, draws: int 
             for years in MAP_YEARS
             for users in MAP_USERS
         ),
+        curves.price_curve(ledger),
+        curves.gpu_prices(ledger, tables["gpus"]),
+        curves.yield_curves(ledger),
+        curves.AREAS_MM2,
+        curves.cash(ledger),
+        curves.break_even_by_respins(ledger),
+        curves.anchors(ledger, facts, float(node), tables["anchors"]),
     )
 
 
@@ -136,17 +157,21 @@ def _used(ledger: Ledger) -> tuple[Quantity, ...]:
     )
 
 
-def _point(facts: DesignFacts, tables: Tables, node: str) -> NodePoint:
+def _point(facts: DesignFacts, tables: Tables, node: str, chips: float) -> NodePoint:
     ledger = Ledger(draws=1)
     record_silicon(ledger, facts, tables, node)
     names = ("area.die_mm2", "cost.die_usd", "cost.chip_usd", "nre.total_usd")
-    return NodePoint(node, *(ledger.mid(name) for name in names))
+    die_mm2, die_usd, chip_usd, nre_usd = (ledger.mid(name) for name in names)
+    return NodePoint(node, die_mm2, die_usd, chip_usd, nre_usd, nre_usd + chips * chip_usd)
 
 
 def _wafer_map(ledger: Ledger) -> WaferMap:
-    side = ledger.mid("area.die_mm2") ** 0.5
+    area = ledger.mid("area.die_mm2")
+    side = area**0.5
+    width = side if fits_reticle(side, side) else RETICLE_MM[0]
+    height = area / width
     diameter, edge = ledger.mid("geometry.wafer_mm"), ledger.mid("geometry.edge_mm")
-    dies = grid_dies(side, side, diameter, ledger.mid("geometry.scribe_mm"), edge, offsets=4)
+    dies = grid_dies(width, height, diameter, ledger.mid("geometry.scribe_mm"), edge, offsets=4)
     formula = round(ledger.mid("yield.gross_dies"))
     drawn = tuple(dies) if len(dies) <= DIES_DRAWN else ()
-    return WaferMap(side, diameter, edge, len(dies), formula, drawn)
+    return WaferMap(width, height, diameter, edge, len(dies), formula, drawn)

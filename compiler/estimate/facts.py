@@ -21,7 +21,7 @@ class GroupArea:
 @dataclass(frozen=True, slots=True)
 class Memory:
     """An on-chip memory. ``area_um2`` is None when no macro was sized; ``kind``: ``kv``, ``data``,
-    ``table``."""
+    ``table``; ``rom`` for weights in a mask ROM."""
 
     name: str
     kind: str
@@ -39,6 +39,8 @@ class DesignFacts:
     ``memory_bits_per_item`` the bits read and written in memories. ``respin_scope`` says which
     masks a new set of weights changes. ``predictive`` names a cell library that no foundry
     manufactures. ``weights_per_place``: weights that take turns in one place of the weight logic.
+    ``cut_bits_per_item`` cross from die to die where a model takes several. ``bearable_defects``:
+    wrong weights that the model was measured to bear; None when nobody measured.
     """
 
     name: str
@@ -61,6 +63,8 @@ class DesignFacts:
     context: int = 0
     respin_scope: RespinScope = "all"
     weights_per_place: float = 1.0
+    cut_bits_per_item: float = 0.0
+    bearable_defects: int | None = None
 
     @property
     def cell_area_um2(self) -> float:

@@ -34,6 +34,8 @@ TABLES = (
     "edge",
     "shuttles",
     "geometry",
+    "links",
+    "anchors",
 )
 _FIELDS = ("value", "low", "high", "unit", "source", "date", "grade")
 

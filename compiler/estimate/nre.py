@@ -13,7 +13,7 @@ def mask_share_usd(set_usd: float, units: float, all_units: float) -> float:
     return set_usd * units / all_units
 
 
-def multi_chip_masks_usd(set_usd: float, changed: float, all_units: float, chips: int) -> float:
+def multi_chip_masks_usd(set_usd: float, changed: float, all_units: float, chips: float) -> float:
     """Masks of ``chips`` designs that differ in ``changed`` units and share the others."""
     shared = mask_share_usd(set_usd, all_units - changed, all_units)
     return shared + chips * mask_share_usd(set_usd, changed, all_units)

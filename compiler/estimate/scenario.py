@@ -25,12 +25,14 @@ _UNITS = {
     "peak": "ratio",
     "loss_cap_usd": "USD",
     "required_probability": "share",
+    "speed_usd_per_million": "USD",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A scenario. ``alternative`` names a GPU of the table; ``figures`` by name, see docs."""
+    """A scenario. ``alternative`` names a GPU that would be rented, or the part (``mcu``, ``npu``,
+    ``soc``) that a device would carry otherwise; ``figures`` by name, see docs."""
 
     name: str
     title: str

@@ -8,6 +8,14 @@ from hwcompile.compiler.estimate.ledger import Ledger
 from hwcompile.compiler.estimate.scenario import Scenario
 from hwcompile.compiler.estimate.silicon import Tables, give_section
 
+REFERENCE_GPU = "h100"
+"""What a device's chip is compared with in speed; it takes no part in the value of a device."""
+
+
+def in_device(scenario: Scenario, tables: Tables) -> bool:
+    """Whether the chip replaces a part of a device, not a rented GPU."""
+    return scenario.alternative in tables["edge"].sections()
+
 
 def record_service(ledger: Ledger, facts: DesignFacts, scenario: Scenario, tables: Tables) -> None:
     """Everything about running the chip; :func:`record_silicon` comes first."""
@@ -17,19 +25,28 @@ def record_service(ledger: Ledger, facts: DesignFacts, scenario: Scenario, table
     _record_alternative(ledger, facts, scenario, tables)
     _record_card(ledger)
     _record_price(ledger, facts)
-    _record_fleet(ledger, facts)
-    _record_value(ledger)
+    _record_respins(ledger)
+    _record_edge(ledger, facts, scenario, tables)
+    if in_device(scenario, tables):
+        _record_device_fleet(ledger)
+        _record_device_value(ledger)
+    else:
+        _record_fleet(ledger, facts)
+        _record_value(ledger)
+        _record_full_price(ledger, facts)
+        _record_owning(ledger)
     _record_break_even(ledger, facts)
-    _record_edge(ledger, facts, tables)
 
 
 def _record_alternative(
     ledger: Ledger, facts: DesignFacts, scenario: Scenario, tables: Tables
 ) -> None:
-    known = [name for name in tables["gpus"].sections() if name != "common"]
-    if scenario.alternative not in known:
-        raise UsageError(f"no GPU {scenario.alternative!r} in the table", ", ".join(known))
-    give_section(ledger, "gpu", tables["gpus"], scenario.alternative)
+    name = REFERENCE_GPU if in_device(scenario, tables) else scenario.alternative
+    known = [gpu for gpu in tables["gpus"].sections() if gpu != "common"]
+    if name not in known:
+        parts = (*known, *tables["edge"].sections())
+        raise UsageError(f"no GPU or part {name!r} in the tables", ", ".join(parts))
+    give_section(ledger, "gpu", tables["gpus"], name)
     give_section(ledger, "gpu", tables["gpus"], "common")
     ledger.derive(
         "gpu.flops_per_s",
@@ -65,7 +82,7 @@ def _record_alternative(
         "gpu.usd_per_hour",
         "gpu.rate",
         "gpu.utilisation",
-        note=f"basis: aggregate, {scenario.alternative.upper()} rented at this use",
+        note=f"basis: aggregate, {name.upper()} rented at this use",
     )
 
 
@@ -117,6 +134,14 @@ def _record_price(ledger: Ledger, facts: DesignFacts) -> None:
         "scenario.life_years",
         "scenario.lag_years",
         note="the model's life less the time to silicon",
+    )
+    ledger.derive(
+        "price.expected_years",
+        "years",
+        "useful_years(years, hazard_per_year)",
+        "price.years",
+        "scenario.hazard_per_year",
+        note="expected, when the model becomes obsolete at this hazard",
     )
     unit = f"USD/M{facts.item}"
     ledger.derive(
@@ -181,16 +206,7 @@ def _record_fleet(ledger: Ledger, facts: DesignFacts) -> None:
         "area.dies",
         "datacentre.spare",
     )
-    ledger.derive(
-        "fleet.wafers",
-        "wafers",
-        "wafers_bought(wafers_needed(chips, good_dies * package_yield), lot)",
-        "fleet.chips",
-        "yield.good_dies",
-        "package_yield=package.yield",
-        "lot=lot.wafers",
-        note="whole lots",
-    )
+    _record_wafers(ledger)
     ledger.derive(
         "fleet.capex_usd",
         "USD",
@@ -205,6 +221,19 @@ def _record_fleet(ledger: Ledger, facts: DesignFacts) -> None:
         "area.dies",
         "card.overhead_usd",
         note="the wafers that are bought, packages, test, cards",
+    )
+
+
+def _record_wafers(ledger: Ledger) -> None:
+    ledger.derive(
+        "fleet.wafers",
+        "wafers",
+        "wafers_bought(wafers_needed(chips, good_dies * package_yield), lot)",
+        "fleet.chips",
+        "yield.good_dies",
+        "package_yield=package.yield",
+        "lot=lot.wafers",
+        note="whole lots",
     )
 
 
@@ -239,22 +268,169 @@ def _record_value(ledger: Ledger) -> None:
         "scenario.hazard_per_year",
     )
     ledger.derive(
+        "value.speed_usd",
+        "USD",
+        "items_per_year / 1e6 * speed_usd_per_million"
+        " * discounted_years(lag_years, life_years, discount_per_year + hazard_per_year)",
+        "fleet.items_per_year",
+        "scenario.speed_usd_per_million",
+        "scenario.lag_years",
+        "scenario.life_years",
+        "scenario.discount_per_year",
+        "scenario.hazard_per_year",
+        note="what users pay more for fast answers; nothing unless the scenario says so",
+    )
+    ledger.derive(
+        "value.npv_usd",
+        "USD",
+        "avoided_usd + speed_usd - running_usd - nre_usd - capex_usd - respins_usd",
+        "value.avoided_usd",
+        "value.speed_usd",
+        "value.running_usd",
+        "nre_usd=nre.total_usd",
+        "fleet.capex_usd",
+        "value.respins_usd",
+        note="present value against the alternative; silicon is worth nothing afterwards",
+    )
+
+
+def _record_respins(ledger: Ledger) -> None:
+    ledger.derive(
         "value.respins_usd",
         "USD",
         "respins * respin_usd",
         "scenario.respins",
         "nre.respin_usd",
     )
+
+
+def _record_full_price(ledger: Ledger, facts: DesignFacts) -> None:
+    for name, once, note in (
+        ("full", "once=nre.total_usd", "first chip: NRE, fleet and running over the items served"),
+        ("successor", "once=nre.respin_usd", "re-spun successor: only its re-spin is paid once"),
+    ):
+        ledger.derive(
+            f"price.{name}_usd_per_million",
+            f"USD/M{facts.item}",
+            "full_usd_per_million(once, capex_usd, upkeep_per_year, expected_years,"
+            " items_per_year) + running_usd_per_million",
+            once,
+            "fleet.capex_usd",
+            "datacentre.upkeep_per_year",
+            "price.expected_years",
+            "fleet.items_per_year",
+            "price.running_usd_per_million",
+            note=f"basis: aggregate, at the scenario's volume; {note}",
+        )
+
+
+def _record_owning(ledger: Ledger) -> None:
+    """The fleet as the owner of a data centre sees it: building, energy, upkeep, carbon."""
+    ledger.derive(
+        "owning.facility_mw",
+        "MW",
+        "facility_mw(chips / dies * copy_w / 1e6, pue)",
+        "fleet.chips",
+        "area.dies",
+        "card.copy_w",
+        "datacentre.pue",
+    )
+    ledger.derive(
+        "owning.building_usd",
+        "USD",
+        "infrastructure_usd(facility_mw, infrastructure_usd_per_w * 1e6) * years / building_years",
+        "owning.facility_mw",
+        "datacentre.infrastructure_usd_per_w",
+        "price.years",
+        "datacentre.building_years",
+        note="share of the building, written off evenly",
+    )
+    ledger.derive(
+        "owning.electricity_usd",
+        "USD",
+        "electricity_usd(facility_mw, years, usd_per_kwh)",
+        "owning.facility_mw",
+        "price.years",
+        "datacentre.usd_per_kwh",
+        note="the fleet at full power over its useful life",
+    )
+    ledger.derive(
+        "owning.upkeep_usd",
+        "USD",
+        "maintenance_usd(capex_usd, years, upkeep_per_year)",
+        "fleet.capex_usd",
+        "price.years",
+        "datacentre.upkeep_per_year",
+    )
+    ledger.derive(
+        "owning.carbon_t",
+        "t",
+        "carbon_tonnes(facility_mw, years, carbon_kg_per_kwh, chips, carbon_kg_per_chip)",
+        "owning.facility_mw",
+        "price.years",
+        "datacentre.carbon_kg_per_kwh",
+        "fleet.chips",
+        "datacentre.carbon_kg_per_chip",
+    )
+
+
+def _record_device_fleet(ledger: Ledger) -> None:
+    ledger.derive(
+        "fleet.chips",
+        "chips",
+        "ceil(users * dies)",
+        "scenario.users",
+        "area.dies",
+        note="one copy of the model in each device sold",
+    )
+    _record_wafers(ledger)
+    ledger.derive(
+        "fleet.capex_usd",
+        "USD",
+        "wafers * wafer_usd + chips * (chip_usd - die_cost / package_yield)",
+        "fleet.wafers",
+        "node.wafer_usd",
+        "fleet.chips",
+        "cost.chip_usd",
+        "die_cost=cost.die_usd",
+        "package_yield=package.yield",
+        note="the wafers that are bought, packages, test",
+    )
+
+
+def _record_device_value(ledger: Ledger) -> None:
+    sold = ("scenario.lag_years", "scenario.life_years")
+    rates = ("scenario.discount_per_year", "scenario.hazard_per_year")
+    ledger.derive(
+        "value.avoided_usd",
+        "USD",
+        "users * parts_usd * share_sold(lag_years, life_years, discount_per_year"
+        " + hazard_per_year + alternative_decline_per_year)",
+        "scenario.users",
+        "edge.parts_usd",
+        *sold,
+        *rates,
+        "scenario.alternative_decline_per_year",
+        note="the part that each device would carry otherwise, devices sold evenly",
+    )
+    ledger.derive(
+        "value.silicon_usd",
+        "USD",
+        "capex_usd * share_sold(lag_years, life_years, discount_per_year + hazard_per_year)",
+        "fleet.capex_usd",
+        *sold,
+        *rates,
+        note="the chips of the devices, paid as they are sold",
+    )
     ledger.derive(
         "value.npv_usd",
         "USD",
-        "avoided_usd - running_usd - nre_usd - capex_usd - respins_usd",
+        "avoided_usd - silicon_usd - nre_usd - respins_usd",
         "value.avoided_usd",
-        "value.running_usd",
+        "value.silicon_usd",
         "nre_usd=nre.total_usd",
-        "fleet.capex_usd",
         "value.respins_usd",
-        note="present value against the alternative; silicon is worth nothing afterwards",
+        note="present value against the part; energy in the device is not counted",
     )
 
 
@@ -288,19 +464,27 @@ def _record_break_even(ledger: Ledger, facts: DesignFacts) -> None:
     )
 
 
-def _record_edge(ledger: Ledger, facts: DesignFacts, tables: Tables) -> None:
+def _record_edge(ledger: Ledger, facts: DesignFacts, scenario: Scenario, tables: Tables) -> None:
+    """The part that a device would carry: the scenario's, or the least that holds the model."""
     table = tables["edge"]
-    part = next(
-        (
-            name
-            for name in table.sections()
-            if facts.weights_total <= table[f"{name}.weights_limit"].value
-        ),
-        None,
+    carries = (
+        name
+        for name in table.sections()
+        if facts.weights_total <= table[f"{name}.weights_limit"].value
     )
+    part = scenario.alternative if in_device(scenario, tables) else next(carries, None)
     if part is None:
         return
     give_section(ledger, "edge", table, part)
+    ledger.derive(
+        "edge.parts_usd",
+        "USD",
+        "usd * max(1, ceil(weights / weights_limit))",
+        "edge.usd",
+        "design.weights",
+        "edge.weights_limit",
+        note=f"as many of the {part.upper()} as hold the model",
+    )
     ledger.derive(
         "edge.alternative_rate",
         f"{facts.item}/s",
@@ -312,9 +496,10 @@ def _record_edge(ledger: Ledger, facts: DesignFacts, tables: Tables) -> None:
     ledger.derive(
         "edge.break_even_units",
         "devices",
-        "break_even_units(nre_usd, alternative_usd, copy_usd)",
+        "break_even_units(nre_usd + respins_usd, parts_usd, copy_usd)",
         "nre_usd=nre.total_usd",
-        "alternative_usd=edge.usd",
+        "value.respins_usd",
+        "edge.parts_usd",
         "cost.copy_usd",
         note=f"devices sold that repay the NRE when the chip replaces the {part.upper()}",
     )

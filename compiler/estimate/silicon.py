@@ -24,9 +24,11 @@ def record_silicon(ledger: Ledger, facts: DesignFacts, tables: Tables, node: str
     """Everything about the chip itself, at the tabulated ``node``."""
     give_section(ledger, "node", tables["nodes"], node)
     give_section(ledger, "geometry", tables["geometry"])
-    _record_area(ledger, facts, tables["nodes"], node)
-    _record_yield(ledger)
+    give_section(ledger, "links", tables["links"])
+    _record_core(ledger, facts, tables["nodes"], node)
     _record_performance(ledger, facts)
+    _record_die(ledger)
+    _record_yield(ledger, facts)
     _record_power(ledger, facts, tables["energy"], node)
     _record_unit_cost(ledger, tables["packaging"])
     _record_nre(ledger, facts, tables, node)
@@ -40,10 +42,11 @@ def give_section(ledger: Ledger, group: str, table: Table, section: str = "") ->
             ledger.give(f"{group}.{key.removeprefix(prefix)}", figure)
 
 
-def _record_area(ledger: Ledger, facts: DesignFacts, table: Table, node: str) -> None:
+def _record_core(ledger: Ledger, facts: DesignFacts, table: Table, node: str) -> None:
     source = _AREA_SOURCE[facts.area_basis].format(facts.library)
     origin = nodes.nearest(table, facts.node_nm)
-    unsized = sum(m.bits for m in facts.memories if m.area_um2 is None)
+    unsized = sum(m.bits for m in facts.memories if m.area_um2 is None and m.kind != "rom")
+    rom = sum(m.bits for m in facts.memories if m.area_um2 is None and m.kind == "rom")
     sized = sum(m.area_um2 or 0.0 for m in facts.memories)
     spread = "synthesis_spread" if facts.area_basis == "synthesised" else "model_spread"
     ledger.give("design.cells_um2", measured(facts.cell_area_um2, "um2", source))
@@ -71,13 +74,15 @@ def _record_area(ledger: Ledger, facts: DesignFacts, table: Table, node: str) ->
         *ratio,
         note="memories without a sized macro are taken as SRAM of this array efficiency",
     )
+    _record_rom(ledger, rom, f"{node}.rom_bit_um2" in table)
     ledger.derive(
         "area.core_mm2",
         "mm2",
-        "cells_mm2 / utilisation + memory_mm2",
+        "cells_mm2 / utilisation + memory_mm2 + rom_mm2",
         "area.cells_mm2",
         "geometry.utilisation",
         "area.memory_mm2",
+        "area.rom_mm2",
     )
     ledger.derive(
         "area.dies",
@@ -87,12 +92,48 @@ def _record_area(ledger: Ledger, facts: DesignFacts, table: Table, node: str) ->
         "geometry.reticle_share",
         note="dies that one copy of the model takes; an exposure field is 26 mm x 33 mm",
     )
+    ledger.derive("area.hops", "hops", "dies - 1", "area.dies", note="crossings of an item")
+
+
+def _record_rom(ledger: Ledger, bits: int, tabulated: bool) -> None:
+    """Weights in a mask ROM: by its bit at this node, or by that of an SRAM."""
+    ledger.give("design.rom_bits", measured(bits, "bit", "the weights of this design"))
+    formula, inputs = (
+        ("rom_bits * rom_bit_um2 / 1e6", ("node.rom_bit_um2",))
+        if tabulated
+        else (
+            "rom_bits * sram_bit_um2 * rom_share_of_sram_bit / 1e6",
+            ("node.sram_bit_um2", "geometry.rom_share_of_sram_bit"),
+        )
+    )
+    ledger.derive(
+        "area.rom_mm2",
+        "mm2",
+        formula,
+        "design.rom_bits",
+        *inputs,
+        note="mask ROM macros with their periphery",
+    )
+
+
+def _record_die(ledger: Ledger) -> None:
+    ledger.derive(
+        "area.link_mm2",
+        "mm2",
+        "link_mm2(hops, gbps, gbps_per_mm2)",
+        "area.hops",
+        "links.gbps",
+        "links.gbps_per_mm2",
+        note="links of one die to its neighbours; none for a model in one die",
+    )
     ledger.derive(
         "area.die_mm2",
         "mm2",
-        "die_area_mm2(core_mm2 / dies, io_signals * power_pads, pad_pitch_um, pad_ring_um)",
+        "die_area_mm2(core_mm2 / dies + link_mm2, io_signals * power_pads, pad_pitch_um,"
+        " pad_ring_um)",
         "area.core_mm2",
         "area.dies",
+        "area.link_mm2",
         "design.io_signals",
         "geometry.power_pads",
         "geometry.pad_pitch_um",
@@ -115,7 +156,7 @@ def _record_projection(ledger: Ledger, table: Table, origin: str) -> tuple[str, 
     return ("area.cell_ratio",)
 
 
-def _record_yield(ledger: Ledger) -> None:
+def _record_yield(ledger: Ledger, facts: DesignFacts) -> None:
     ledger.derive(
         "yield.gross_dies",
         "dies/wafer",
@@ -138,7 +179,7 @@ def _record_yield(ledger: Ledger) -> None:
         "share",
         "murphy(defects)",
         "yield.defects",
-        note="((1 - e^-x) / x)^2; the yield that the cost uses",
+        note="((1 - e^-x) / x)^2",
     )
     ledger.derive(
         "yield.negative_binomial",
@@ -151,10 +192,44 @@ def _record_yield(ledger: Ledger) -> None:
     ledger.derive(
         "yield.good_dies",
         "dies/wafer",
-        "gross_dies * murphy_yield",
+        "gross_dies * priced_yield",
         "yield.gross_dies",
-        "murphy_yield=yield.murphy",
+        f"priced_yield={_record_graded(ledger, facts)}",
     )
+
+
+def _record_graded(ledger: Ledger, facts: DesignFacts) -> str:
+    """The yield that the cost uses.
+
+    A defect in a mask ROM costs one weight; a model that was measured to bear so many wrong
+    weights makes dies with such defects good. In weight logic a defect is an adder, thus a whole
+    output: there the graded yield is not used.
+    """
+    if facts.bearable_defects is None or not ledger.mid("design.rom_bits"):
+        return "yield.murphy"
+    source = "random wrong weights in the integer program of this model"
+    ledger.give("design.bearable_defects", measured(facts.bearable_defects, "weights", source))
+    ledger.derive(
+        "yield.critical_share",
+        "share",
+        "1 - rom_mm2 / dies / die_mm2",
+        "area.rom_mm2",
+        "area.dies",
+        "area.die_mm2",
+        note="all of the die but the mask ROM, where a defect costs one weight",
+    )
+    ledger.derive(
+        "yield.graded",
+        "share",
+        "tolerant(murphy(defects * critical_share), defects * (1 - critical_share),"
+        " bearable_defects / dies)",
+        "yield.defects",
+        "yield.critical_share",
+        "design.bearable_defects",
+        "area.dies",
+        note="good although some weights are wrong: no more than the model bears",
+    )
+    return "yield.graded"
 
 
 def _record_performance(ledger: Ledger, facts: DesignFacts) -> None:
@@ -168,6 +243,7 @@ def _record_performance(ledger: Ledger, facts: DesignFacts) -> None:
         ("macs_per_item", facts.macs_per_item, "MAC", "the operations of this model"),
         ("memory_bits_per_item", facts.memory_bits_per_item, "bit", schedule),
         ("weights", facts.weights_total, "weights", "the model file"),
+        ("cut_bits_per_item", facts.cut_bits_per_item, "bit", "the widths of this model's layers"),
     )
     for name, value, unit, source in given:
         ledger.give(f"design.{name}", measured(value, unit, source))
@@ -183,18 +259,25 @@ def _record_performance(ledger: Ledger, facts: DesignFacts) -> None:
     ledger.derive(
         "performance.per_user_rate",
         f"{facts.item}/s",
-        "per_user_rate(clock_hz, cycles_per_item)",
+        "per_user_rate(clock_hz, cycles_per_item, hops, latency_ns, cut_bits_per_item, gbps)",
         "performance.clock_hz",
         "design.cycles_per_item",
+        "area.hops",
+        "links.latency_ns",
+        "design.cut_bits_per_item",
+        "links.gbps",
         note="basis: one user alone, batch 1",
     )
     ledger.derive(
         "performance.chip_rate",
         f"{facts.item}/s",
-        "aggregate_rate(per_user_rate, slots)",
+        "aggregate_rate(per_user_rate, slots, hops, cut_bits_per_item, gbps)",
         "performance.per_user_rate",
         "design.slots",
-        note="basis: aggregate of one chip, all its sequences in flight",
+        "area.hops",
+        "design.cut_bits_per_item",
+        "links.gbps",
+        note="basis: aggregate of one copy of the model, all its sequences in flight",
     )
 
 
@@ -236,9 +319,10 @@ def _record_power(ledger: Ledger, facts: DesignFacts, table: Table, node: str) -
     ledger.derive(
         "power.clock_w",
         "W",
-        "clock_w(cells_mm2, memory_mm2, clock_pj_per_mm2, clock_array_share, clock_hz)",
+        "clock_w(cells_mm2, memory_mm2 + rom_mm2, clock_pj_per_mm2, clock_array_share, clock_hz)",
         "area.cells_mm2",
         "area.memory_mm2",
+        "area.rom_mm2",
         "energy.clock_pj_per_mm2",
         "energy.clock_array_share",
         "performance.clock_hz",
@@ -246,21 +330,33 @@ def _record_power(ledger: Ledger, facts: DesignFacts, table: Table, node: str) -
     ledger.derive(
         "power.leakage_w",
         "W",
-        "leakage_w(cells_mm2, memory_mm2, leakage_w_per_mm2, leakage_w_per_mm2 * memory_share)",
+        "leakage_w(cells_mm2, memory_mm2 + rom_mm2, leakage_w_per_mm2,"
+        " leakage_w_per_mm2 * memory_share)",
         "area.cells_mm2",
         "area.memory_mm2",
+        "area.rom_mm2",
         "node.leakage_w_per_mm2",
         "memory_share=energy.memory_leakage_share",
     )
     ledger.derive(
+        "power.link_w",
+        "W",
+        "link_w(chip_rate, hops, cut_bits_per_item, pj_per_bit)",
+        "performance.chip_rate",
+        "area.hops",
+        "design.cut_bits_per_item",
+        "links.pj_per_bit",
+    )
+    ledger.derive(
         "power.chip_w",
         "W",
-        "arithmetic_w + memory_w + clock_w + leakage_w",
+        "arithmetic_w + memory_w + clock_w + leakage_w + link_w",
         "power.arithmetic_w",
         "power.memory_w",
         "power.clock_w",
         "power.leakage_w",
-        note="at full load; a model on published anchors, not an analysis of the netlist",
+        "power.link_w",
+        note="all dies of one copy at full load, on published anchors, not by the netlist",
     )
     ledger.derive(
         "power.density_w_per_mm2",
@@ -280,7 +376,8 @@ def _record_power(ledger: Ledger, facts: DesignFacts, table: Table, node: str) -
 
 
 def _record_unit_cost(ledger: Ledger, table: Table) -> None:
-    package = package_class(ledger.mid("area.die_mm2"), ledger.mid("power.chip_w"))
+    die_w = ledger.mid("power.chip_w") / ledger.mid("area.dies")
+    package = package_class(ledger.mid("area.die_mm2"), die_w)
     give_section(ledger, "package", table, package)
     for section in ("tester", "lot", "card"):
         give_section(ledger, section, table, section)
@@ -379,9 +476,19 @@ def _record_nre(ledger: Ledger, facts: DesignFacts, tables: Tables, node: str) -
         else (f"changed=masks.changed.{facts.respin_scope}",)
     )
     ledger.derive(
+        "nre.masks_usd",
+        "USD",
+        "multi_chip_masks_usd(mask_set_usd, min(changed, mask_units), mask_units, dies)",
+        "node.mask_set_usd",
+        *changed,
+        "nre.mask_units",
+        "area.dies",
+        note="the dies of a model share all masks but those that hold its weights",
+    )
+    ledger.derive(
         "nre.variable_masks_usd",
         "USD",
-        "mask_share_usd(mask_set_usd, changed, mask_units) * dies",
+        "mask_share_usd(mask_set_usd, min(changed, mask_units), mask_units) * dies",
         "node.mask_set_usd",
         *changed,
         "nre.mask_units",
@@ -391,15 +498,23 @@ def _record_nre(ledger: Ledger, facts: DesignFacts, tables: Tables, node: str) -
     ledger.derive(
         "nre.shared_masks_usd",
         "USD",
-        "max(0, mask_set_usd - variable_masks_usd / dies)",
-        "node.mask_set_usd",
+        "masks_usd - variable_masks_usd",
+        "nre.masks_usd",
         "nre.variable_masks_usd",
-        "area.dies",
         note="masks that all models of this frame share",
     )
     everything = ["nre.shared_masks_usd", "nre.variable_masks_usd", *lines, "nre.bring_up_usd"]
     symbols = [name.rpartition(".")[2] for name in everything]
     ledger.derive("nre.total_usd", "USD", " + ".join(symbols), *everything)
+    ledger.derive(
+        "nre.actuary_usd",
+        "USD",
+        "actuary_nre_usd(die_mm2, press_usd * design_share)",
+        "area.die_mm2",
+        "masks.design.press_usd",
+        "node.design_share",
+        note="a second opinion, not used: design cost of the press in the model of Chiplet Actuary",
+    )
     ledger.derive(
         "nre.respin_usd",
         "USD",

@@ -53,20 +53,23 @@ MODELS: dict[str, Callable[[float], float]] = {
     "Poisson": poisson,
     "Murphy": murphy,
     "Seeds": seeds,
+    "rectangular": rectangular,
+    "Moore": moore,
+    "Bose-Einstein, 10 layers": lambda x: bose_einstein(x / 10, 10),
     "negative binomial, alpha 2": lambda x: negative_binomial(x, 2),
     "negative binomial, alpha 3": lambda x: negative_binomial(x, 3),
     "negative binomial, alpha 10": lambda x: negative_binomial(x, 10),
 }
 
 
-def tolerant(critical: float, spare_mean: float, spare_limit: int) -> float:
+def tolerant(critical: float, spare_mean: float, spare_limit: float) -> float:
     """Yield when up to ``spare_limit`` defects in the non-critical area do no harm.
 
     ``critical``: yield of the critical area; ``spare_mean``: mean defects in the rest (Poisson).
     Holds for ROM and via weights only, where a defect costs one weight.
     """
     term = total = math.exp(-spare_mean)
-    for k in range(1, spare_limit + 1):
+    for k in range(1, math.floor(spare_limit) + 1):
         term *= spare_mean / k
         total += term
     return critical * min(1.0, total)

@@ -33,7 +33,7 @@ def test_a_node_is_told_with_sources(name: str, capsys: pytest.CaptureFixture[st
 
 
 def test_an_unknown_node_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["targets", "--explain", "N6"]) == 2
+    assert main(["targets", "--explain", "N8"]) == 2
     said = capsys.readouterr().err
     assert "45" in said and "sky130hd" in said
 

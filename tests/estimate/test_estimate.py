@@ -173,7 +173,58 @@ def test_a_flip_value_flips() -> None:
 
 def test_too_large_for_an_edge_part_has_no_edge_line() -> None:
     assert "edge.break_even_units" in of(TOY).by_name()
-    assert "edge.break_even_units" not in of(LARGE).by_name()
+    assert "edge.break_even_units" not in of(replace(LARGE, weights_total=70 * 10**9)).by_name()
+
+
+def test_a_device_replaces_its_part_and_rents_nothing() -> None:
+    made = of(TOY, "edge-toy")
+    numbers = made.by_name()
+    assert "value.silicon_usd" in numbers and "price.full_usd_per_million" not in numbers
+    assert mid(made, "fleet.chips") == mid(made, "scenario.users")
+    dear = replace(load_scenario("edge-toy"), alternative="soc")
+    assert estimate(TOY, dear, TABLES, 20).by_name()["value.npv_usd"].mid > mid(
+        made, "value.npv_usd"
+    )
+
+
+def test_links_between_dies_bound_the_rate_and_take_area_and_power() -> None:
+    wide = replace(LARGE, groups=(GroupArea("logic", 900e6),), slots=64)
+    free, cut = of(wide), of(replace(wide, cut_bits_per_item=4e6))
+    assert mid(cut, "area.hops") >= 1 and mid(of(LARGE), "area.link_mm2") == 0
+    assert mid(free, "area.link_mm2") > 0 and mid(free, "power.link_w") == 0
+    assert mid(cut, "power.link_w") > 0
+    assert mid(cut, "performance.chip_rate") == pytest.approx(1600e9 / 4e6)
+    assert mid(cut, "performance.per_user_rate") < mid(free, "performance.per_user_rate")
+
+
+def test_masks_are_shared_between_dies_but_for_those_of_the_weights() -> None:
+    one, many = of(LARGE), of(replace(LARGE, groups=(GroupArea("logic", 900e6),)))
+    assert mid(many, "nre.shared_masks_usd") == pytest.approx(mid(one, "nre.shared_masks_usd"))
+    assert mid(many, "nre.variable_masks_usd") == pytest.approx(
+        mid(many, "area.dies") * mid(one, "nre.variable_masks_usd")
+    )
+
+
+def test_wrong_weights_that_a_rom_bears_raise_the_yield_and_those_of_logic_do_not() -> None:
+    rom = replace(LARGE, memories=(Memory("weights", "rom", 24_350_000_000),))
+    bears = of(replace(rom, bearable_defects=20))
+    assert mid(of(rom), "yield.murphy") < mid(bears, "yield.graded") <= 1
+    assert mid(bears, "cost.die_usd") < mid(of(rom), "cost.die_usd")
+    assert "yield.graded" not in of(replace(TOY, bearable_defects=20)).by_name()
+
+
+@pytest.mark.parametrize("scenario", ["chip-per-model", "automotive"])
+def test_curves_fall_with_volume_and_area(scenario: str) -> None:
+    made = of(LARGE, scenario)
+    chip = [p.chip_usd for p in made.price_curve]
+    assert chip == sorted(chip, reverse=True)
+    assert all(p.successor_usd <= p.chip_usd for p in made.price_curve)
+    for curve in made.yield_curves:
+        assert list(curve.shares) == sorted(curve.shares, reverse=True)
+        assert all(0 < share <= 1 for share in curve.shares)
+    assert made.cash[0].usd == 0 and min(c.usd for c in made.cash) < 0
+    users = [u for _, u in made.break_even_by_respins]
+    assert users == sorted(users)
 
 
 def test_a_design_of_nothing_is_priced_without_a_fault() -> None:

@@ -49,7 +49,7 @@ def test_nodes_shrink_and_cost_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("nm", "node"), [(40, "45"), (6, "7"), (12, "10"), (14, "16"), (130, "130")]
+    ("nm", "node"), [(40, "45"), (6, "6"), (7, "7"), (12, "10"), (14, "16"), (130, "130")]
 )
 def test_nearest_node(nm: float, node: str) -> None:
     assert nearest(TABLES_READ["nodes"], nm) == node

