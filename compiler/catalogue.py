@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +78,21 @@ def validate(path: str) -> str:
 
 
 def operators() -> list[Entry]:
-    """The ONNX operators that the front-end understands, with their domain."""
-    return [Entry(name, domain or "ai.onnx") for domain, name in sorted(OPERATORS)]
+    """The ONNX operators that the front-end understands, with their domain and node tests."""
+    text = files("hwcompile.compiler.frontend").joinpath("node_tests.json").read_text("utf-8")
+    tested: Mapping[str, Mapping[str, int]] = json.loads(text)
+    return [
+        Entry(name, f"{domain or 'ai.onnx'}{_tests(tested.get(name, {}) if not domain else {})}")
+        for domain, name in sorted(OPERATORS)
+    ]
+
+
+def _tests(row: Mapping[str, int]) -> str:
+    """How many node tests of the onnx package pass, and how many of them as integers of a chip."""
+    if not row:
+        return ""
+    built = f"; {row['integers']} of {row['hardware']} in integers" if row["hardware"] else ""
+    return f": {row['passed']} of {row['tests']} node tests{built}"
 
 
 def passes() -> list[Entry]:

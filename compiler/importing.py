@@ -19,6 +19,7 @@ from hwcompile.compiler.ir.tensor_graph import TensorGraph
 from hwcompile.compiler.ir.verify_graph import verify_graph, verify_tensor_graph
 from hwcompile.passes import (
     eliminate_dead_code,
+    expand_softmax,
     fold_affine,
     fold_gathers,
     fuse_elementwise,
@@ -37,6 +38,7 @@ TENSOR_PASSES: tuple[tuple[str, Callable[[TensorGraph], PassResult[TensorGraph]]
     ("remove_quantisers", remove_quantisers.run),
     ("fuse_masked_means", fuse_masked_means.run),
     ("tabulate_numbers", tabulate_numbers.run),
+    ("expand_softmax", expand_softmax.run),
     ("fuse_norms", fuse_norms.run),
     ("fuse_elementwise", fuse_elementwise.run),
 )

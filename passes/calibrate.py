@@ -61,6 +61,9 @@ def run(
         if missing:
             raise UsageError(f"calibration data lacks {', '.join(missing)}")
         feeds, source = {i.model_name: data[i.model_name] for i in net.inputs}, "given data"
+        wild = [name for name, x in feeds.items() if not np.isfinite(x).all()]
+        if wild:
+            raise UsageError(f"calibration data holds numbers that are not finite: {wild[0]!a}")
     values = evaluate(net, feeds)
     samples = {key: _rows(np.asarray(x, np.float64), seed) for key, x in values.items()}
     outputs = {o.model_name: np.asarray(values[o.value]) for o in net.outputs}

@@ -109,7 +109,8 @@ def find(net: graph.Graph, samples: Mapping[str, FloatArray], widths: Widths) ->
         if isinstance(op, graph.Rotate) and op.output.key in forms:
             after = chosen[(op.output.key, next(iter(forms[op.output.key])))]
             scale = float(after.scale) / 2.0 ** (widths.rotary - widths.score - 1)
-            chosen[(op.inputs[0], "rotary")] = Grid(widths.rotary, scale)
+            bits = after.bits + widths.rotary - widths.score
+            chosen[(op.inputs[0], "rotary")] = Grid(bits, scale)
     order: tuple[Form, ...] = ("output", "wide", "rotary", "score", "table", "narrow", "flags")
     return Needs(
         {key: tuple(f for f in order if f in needed) for key, needed in forms.items()},

@@ -9,9 +9,9 @@ from hwcompile.compiler.frontend.builder import Builder
 from hwcompile.compiler.frontend.call import (
     Call,
     Operator,
+    parameters,
     plain,
     scalar,
-    with_parameters,
     with_scalar,
 )
 from hwcompile.compiler.ir import tensor_operations
@@ -138,6 +138,16 @@ def _chain(op: str) -> Operator:
     return operator
 
 
+def _reduction(op: str) -> Operator:
+    def operator(b: Builder, call: Call) -> list[str]:
+        at = parameters(b, call, ("axes",))
+        if not at.get("axes") and at.get("noop_with_empty_axes", 0):
+            return [call.inputs[0]]
+        return [b.emit(op, [call.inputs[0]], at)]
+
+    return operator
+
+
 def _mod(b: Builder, call: Call) -> list[str]:
     return [b.emit("Remainder" if call.attributes.get("fmod", 0) else "Mod", list(call.inputs))]
 
@@ -177,7 +187,7 @@ _OWN = ("Remainder",)
 ELEMENTWISE_OPERATORS: Mapping[tuple[str, str], Operator] = {
     **{("", op): plain(op) for op in tensor_operations.ELEMENTWISE if op not in _OWN},
     **{("", op): _chain(op) for op in ("Min", "Max")},
-    **{("", op): with_parameters(op, "axes") for op in tensor_operations.REDUCTIONS},
+    **{("", op): _reduction(op) for op in tensor_operations.REDUCTIONS},
     ("", "Sum"): _chain("Add"),
     ("", "Mean"): _mean,
     ("", "Mod"): _mod,

@@ -25,6 +25,8 @@ from hwcompile.compiler.ir.verify_graph import gathered_columns
 def finish(tensors: TensorGraph, lowered: Lowered) -> tuple[ir.Graph, tuple[str, ...]]:
     """The Graph and lines for the report."""
     operations = live(lowered.operations, [o.value for o in lowered.outputs])
+    if not any(op.inputs for op in operations):
+        raise ModelError("the outputs do not depend on the inputs", "there is nothing to build")
     sequential = _sequential(lowered, operations)
     lines: list[str] = []
     if sequential:

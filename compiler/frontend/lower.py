@@ -23,6 +23,7 @@ from hwcompile.compiler.frontend.lower_recurrent import RECURRENT
 from hwcompile.compiler.frontend.lower_reductions import REDUCTIONS
 from hwcompile.compiler.frontend.lower_structure import STRUCTURE
 from hwcompile.compiler.frontend.lowering import Handlers, Lowering, Tensor
+from hwcompile.compiler.frontend.refusal import escape
 from hwcompile.compiler.ir import graph as ir
 from hwcompile.compiler.ir import tensor_operations
 from hwcompile.compiler.ir.expressions import VARIABLE
@@ -91,10 +92,13 @@ def _enter(w: Lowering, given: TensorInput, is_id: bool) -> None:
 
 
 def _output(w: Lowering, key: str, name: str, shape: tuple[int, ...]) -> ir.Output:
-    form = w.form(key)
-    rows, cols = forms.rows_of(form)
     w.m.origin = "output"
-    made = w.m.matrix(form, np.arange(rows * cols), rows, cols)
+    try:
+        form = w.form(key)
+        rows, cols = forms.rows_of(form)
+        made = w.m.matrix(form, np.arange(rows * cols), rows, cols)
+    except Unsupported as error:
+        raise ModelError(f"output {escape(name)}: {error.why}", error.hint) from error
     if made in w.inputs:
         raise ModelError("an output is an input passed through", "leave it out")
     return ir.Output(made, "tensor", name, shape)

@@ -95,6 +95,8 @@ def _where_scores(w: Lowering, scores: Scores, hidden: Form, other: str) -> Scor
         # Weights of keys a softmax has hidden are 0 already.
         if (fill.offset == 0).all() and not hidden.terms:
             shown = ~forms.align(hidden.offset != 0, scores.lead, scores.shape)
+            if not shown.any(-1).all():
+                raise Unsupported("attention of rows that see nothing", "leave these rows out")
             if ((scores.bias == -np.inf) | shown).all():
                 return scores
         raise Unsupported("attention weights changed after the softmax", "mask before it")

@@ -9,7 +9,18 @@ from string import ascii_letters
 import numpy as np
 
 from hwcompile.compiler.frontend.builder import Builder, Unsupported, check_elements
-from hwcompile.compiler.frontend.call import Call, Operator, plain, swap_last, with_scalar
+from hwcompile.compiler.frontend.call import Call, Operator, swap_last, with_scalar
+
+
+def _matmul(b: Builder, call: Call) -> list[str]:
+    """A vector is a matrix of one row on the left, of one column on the right."""
+    left, right = call.inputs
+    flat_left, flat_right = len(b.shape(left)) == 1, len(b.shape(right)) == 1
+    left = b.emit("Unsqueeze", [left], {"axes": (0,)}) if flat_left else left
+    right = b.emit("Unsqueeze", [right], {"axes": (1,)}) if flat_right else right
+    out = b.emit("MatMul", [left, right])
+    dropped = tuple(axis for axis, flat in ((-2, flat_left), (-1, flat_right)) if flat)
+    return [b.emit("Squeeze", [out], {"axes": dropped}) if dropped else out]
 
 
 def _gemm(b: Builder, call: Call) -> list[str]:
@@ -135,7 +146,7 @@ def _einsum_product(b: Builder, keys: list[str], terms: list[str], out: str) -> 
 
 
 PRODUCT_OPERATORS: Mapping[tuple[str, str], Operator] = {
-    ("", "MatMul"): plain("MatMul"),
+    ("", "MatMul"): _matmul,
     ("", "Gemm"): _gemm,
     ("", "Einsum"): _einsum,
     ("", "Softmax"): _softmax,

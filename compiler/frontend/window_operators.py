@@ -7,8 +7,8 @@ from math import prod
 
 import numpy as np
 
-from hwcompile.compiler.frontend.builder import Builder
-from hwcompile.compiler.frontend.call import HIDDEN, Call, Operator
+from hwcompile.compiler.frontend.builder import Builder, Unsupported
+from hwcompile.compiler.frontend.call import Call, Operator
 from hwcompile.compiler.ir.tensor_graph import Array
 
 
@@ -37,24 +37,39 @@ def _pads(call: Call, space: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[
     return (*before, *behind)
 
 
-def _windows(b: Builder, call: Call, kernel: tuple[int, ...], fill: float) -> str:
-    """[batch, channels, *out, *kernel] from [batch, channels, *space]."""
+def _windows(b: Builder, call: Call, kernel: tuple[int, ...], fill: float | None) -> str:
+    """[batch, channels, *out, *kernel] from [batch, channels, *space].
+
+    ``fill``: what the padding holds; None: the window's own nearest element, for maxima.
+    """
     x, at = call.inputs[0], call.attributes
     rank = len(kernel)
     pads = _pads(call, b.shape(x)[2:], kernel)
     steps, dilations = at.get("strides", (1,) * rank), at.get("dilations", (1,) * rank)
-    if any(pads):
+    if any(pads) and fill is not None:
         full = (0, 0, *pads[:rank], 0, 0, *pads[rank:])
         x = b.emit("Pad", [x], {"pads": full, "value": fill})
     for i in range(rank):
-        axis = 2 + i
-        size = (b.shape(x)[axis] - dilations[i] * (kernel[i] - 1) - 1) // steps[i] + 1
+        axis, length = 2 + i, b.shape(x)[2 + i]
+        padded = length + (pads[i] + pads[i + rank] if fill is None else 0)
+        size = (padded - dilations[i] * (kernel[i] - 1) - 1) // steps[i] + 1
         index = np.arange(size)[:, None] * steps[i] + np.arange(kernel[i])[None] * dilations[i]
+        if fill is None:
+            index = _inside(index - pads[i], length)
         x = b.emit("Take", [x], {"indices": index, "axis": axis})
         # Keep the window axis behind all space axes not yet cut.
         order = [a for a in range(len(b.shape(x))) if a != axis + 1] + [axis + 1]
         x = b.emit("Transpose", [x], {"perm": tuple(order)})
     return x
+
+
+def _inside(index: Array, length: int) -> Array:
+    """Windows ``[windows, kernel]`` with what lies outside replaced by an element inside."""
+    fits = (index >= 0) & (index < length)
+    if not fits.any(1).all():
+        raise Unsupported("a window that lies in the padding", "smaller pads")
+    some = index[np.arange(len(index)), fits.argmax(1)]
+    return np.where(fits, index, some[:, None])
 
 
 def _conv(b: Builder, call: Call) -> list[str]:
@@ -86,16 +101,11 @@ def _conv(b: Builder, call: Call) -> list[str]:
 
 def _max_pool(b: Builder, call: Call) -> list[str]:
     kernel = tuple(call.attributes["kernel_shape"])
-    x = _windows(b, call, kernel, _lowest(b, call.inputs[0]))
+    x = _windows(b, call, kernel, None)
     shape = b.shape(x)[: 2 + len(kernel)]
     x = b.emit("Reshape", [x], {"shape": (*shape, prod(kernel))})
     largest = b.emit("ReduceMax", [x], {"axes": (-1,), "keepdims": 0})
     return [largest, *_places(b, call, kernel, x)]
-
-
-def _lowest(b: Builder, x: str) -> float:
-    dtype = b.types[x].dtype
-    return HIDDEN if dtype.kind == "f" else int(np.iinfo(dtype).min)
 
 
 def _places(b: Builder, call: Call, kernel: tuple[int, ...], windows: str) -> list[str]:
@@ -108,7 +118,7 @@ def _places(b: Builder, call: Call, kernel: tuple[int, ...], windows: str) -> li
         order = np.arange(prod(shape)).reshape(*shape[:2], *shape[:1:-1])
         order = order.transpose(0, 1, *range(len(shape) - 1, 1, -1))
     numbers = Call("MaxPool", (b.constant(order),), call.attributes, 1, call.version)
-    index = b.emit("Reshape", [_windows(b, numbers, kernel, -1)], {"shape": b.shape(windows)})
+    index = b.emit("Reshape", [_windows(b, numbers, kernel, None)], {"shape": b.shape(windows)})
     at = {"axis": -1, "keepdims": 1}
     found = b.emit("GatherElements", [index, b.emit("ArgMax", [windows], at)], {"axis": -1})
     return [b.emit("Squeeze", [found], {"axes": (-1,)})]
