@@ -1,6 +1,6 @@
 """The onnx package's node tests of every operator claimed: how many does the importer pass?
 
-    python -m benchmarks.node_tests [--only LayerNormalization,Gelu] [--no-integers]
+    python -m benchmarks.node_tests [--only LayerNormalization,Gelu] [--no-integers] [--mutants N]
 
 Three questions a test, each only where the one before is answered yes:
 
@@ -13,7 +13,8 @@ Three questions a test, each only where the one before is answered yes:
 
 An ``_expanded`` test is recognised when its Graph has as many norms, attentions and rotations as
 that of the operator it expands, and is one scalar function where that is one. Writes the counts
-for ``hwcompile ops`` and OUT.md, and ends in 1 when a test neither passes nor is refused.
+for ``hwcompile ops`` and OUT.md, and ends in 1 when a test neither passes nor is refused, or a
+mutated one is taken for what it no longer is.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from benchmarks import mutants
 from benchmarks.node_cases import Case, claimed, load_cases
 from hwcompile.compiler.errors import HwcompileError
 from hwcompile.compiler.frontend import OPERATORS
@@ -141,7 +143,14 @@ def _meaning(case: Case) -> None:
 
 
 def _as_graph(case: Case, data: list[str]) -> Graph:
-    """The Graph of the test with some inputs as data, behind a batch axis, all others constant."""
+    with tempfile.TemporaryDirectory(prefix="hwcompile-node-") as folder:
+        path = Path(folder) / "test.onnx"
+        onnx.save(as_model(case, data), path)
+        return import_graph(path)[0]
+
+
+def as_model(case: Case, data: list[str]) -> onnx.ModelProto:
+    """The test with some inputs as data, behind a batch axis, all others constant."""
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
     graph = model.graph
@@ -170,10 +179,7 @@ def _as_graph(case: Case, data: list[str]) -> Graph:
     nodes = [*before, *graph.node, *after]
     del graph.node[:]
     graph.node.extend(nodes)
-    with tempfile.TemporaryDirectory(prefix="hwcompile-node-") as folder:
-        path = Path(folder) / "test.onnx"
-        onnx.save(model, path)
-        return import_graph(path)[0]
+    return model
 
 
 def _floats(graph: Graph, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -197,6 +203,21 @@ def _integers(case: Case, graph: Graph, feeds: Mapping[str, Array]) -> str:
 
 def _execute(program: Program, feeds: Mapping[str, Array]) -> dict[str, Array]:
     return reference.run(program, reference.quantise_inputs(program, feeds))
+
+
+def changed(
+    some: list[Case], graphs: Mapping[str, tuple[list[str], Graph]], count: int
+) -> list[mutants.Mutant]:
+    """``count`` mutants of every expanded test whose operator has a form in hardware."""
+    found = []
+    for i, case in enumerate(some):
+        plain = graphs.get(case.name.partition("_expanded")[0])
+        if not case.expanded or plain is None:
+            continue
+        feeds = {f"{n} data": _plain(case.inputs[n])[None] for n in plain[0]}
+        for change, model in mutants.mutants(as_model(case, plain[0]), i, count):
+            found.append(mutants.judge(case.name, change, model, feeds))
+    return found
 
 
 # --- comparing ------------------------------------------------------------------------------------
@@ -275,7 +296,7 @@ def counts(results: list[Result]) -> dict[str, dict[str, int]]:
     return table
 
 
-def markdown(results: list[Result], command: str) -> str:
+def markdown(results: list[Result], found: list[mutants.Mutant], command: str) -> str:
     """The page: a row an operator, then every test that does not pass."""
     table = counts(results)
     total = {k: sum(row[k] for row in table.values()) for k in next(iter(table.values()))}
@@ -313,7 +334,7 @@ def markdown(results: list[Result], command: str) -> str:
     ):
         if rows:
             lines += ["", f"## {title}", "", *(f"* {name}: {why}" for name, why in rows)]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *mutants.markdown(found), ""])
 
 
 def _defect(r: Result) -> bool:
@@ -327,10 +348,13 @@ def main() -> int:
     )
     parser.add_argument("--only", default="", help="operators, with commas between; writes nothing")
     parser.add_argument("--no-integers", dest="integers", action="store_false")
+    parser.add_argument("--mutants", type=int, default=8, metavar="N", help="of each test")
     options = parser.parse_args()
     graphs: dict[str, tuple[list[str], Graph]] = {}
-    results = [judge(case, options.integers, graphs) for case in cases(options.only)]
-    text = markdown(results, "python -m benchmarks.node_tests")
+    some = list(cases(options.only))
+    results = [judge(case, options.integers, graphs) for case in some]
+    found = changed(some, graphs, options.mutants)
+    text = markdown(results, found, "python -m benchmarks.node_tests")
     if options.only or not options.integers:
         print(text)
     else:
@@ -338,7 +362,8 @@ def main() -> int:
         COUNTS.write_text(json.dumps(counts(results), indent=1) + "\n", encoding="utf-8")
     passed = sum(not r.meaning for r in results)
     print(f"{passed} of {len(results)} tests pass", file=sys.stderr)
-    return int(any((r.meaning and not r.refused) or _defect(r) for r in results))
+    false = any(m.verdict == "false positive" for m in found)
+    return int(false or any((r.meaning and not r.refused) or _defect(r) for r in results))
 
 
 if __name__ == "__main__":
