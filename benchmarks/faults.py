@@ -1,12 +1,16 @@
 """Seeded faults in a design bundle: how many does verification catch, and what catches them?
 
     python -m benchmarks.faults DIR [--count N] [--level fast|full] [--kinds "weight bit,sign"]
+    python -m benchmarks.faults --blocks [--count N]
 
 Each fault goes into a copy of the bundle, whose manifest is made anew (or kept, ``--manifest``), so
 that the hashes cannot be what notices it. It is caught when ``hwcompile verify`` would end in 5.
 Kinds take turns. ``--static`` leaves out lint and simulation, which is fast: what is then caught
 does not rest on a vector that happens to show it. Writes OUT.json and OUT.md; ends in 1 when a
 fault is missed.
+
+``--blocks``: faults in the Verilog of small weight blocks, with the proof alone to notice them
+(:mod:`benchmarks.block_faults`).
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks import block_faults
 from hwcompile.compiler import audit
 from hwcompile.compiler.emit import manifest as manifests
 from hwcompile.compiler.errors import MismatchError
@@ -35,6 +40,7 @@ from hwcompile.compiler.hardware import Hardware
 from hwcompile.sim.faults import KINDS, Fault, NoSite, make_fault
 
 OUT = Path("docs/results/faults")
+BLOCKS_OUT = Path("docs/results/block_faults")
 _CATCHERS = (
     ("not as the manifest says", "manifest"),
     ("weight block", "proof"),
@@ -138,12 +144,26 @@ def markdown(trials: Sequence[Trial], command: str) -> str:
     return "\n".join([*lines, "", *(["Missed:", "", *missed, ""] if missed else [])])
 
 
+def _blocks(count: int) -> int:
+    """Seed faults in weight blocks, write the page; the exit code."""
+    command = f"python -m benchmarks.faults --blocks --count {count}"
+    found, page = block_faults.measure(count, command)
+    records = ",\n".join(json.dumps(asdict(t)) for t in found)
+    text = f'{{"schema": "hwcompile-block-faults/1", "trials": [\n{records}\n]}}\n'
+    BLOCKS_OUT.parent.mkdir(parents=True, exist_ok=True)
+    BLOCKS_OUT.with_suffix(".json").write_text(text, encoding="utf-8")
+    BLOCKS_OUT.with_suffix(".md").write_text(page, encoding="utf-8")
+    print(page)
+    return int(any(t.outcome == block_faults.MISSED for t in found))
+
+
 def main() -> int:
     """The command line; the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundle", metavar="DIR", type=Path)
+    parser.add_argument("bundle", metavar="DIR", type=Path, nargs="?")
+    parser.add_argument("--blocks", action="store_true", help="in blocks alone, by proof alone")
     parser.add_argument("--count", type=int, default=len(KINDS), metavar="N")
     parser.add_argument("--level", choices=("fast", "full"), default="fast")
     parser.add_argument("--static", action="store_true", help="leave out lint and simulation")
@@ -151,6 +171,10 @@ def main() -> int:
     parser.add_argument("--manifest", action="store_true", help="keep the manifest as it is")
     parser.add_argument("--out", type=Path, default=OUT, help="where to write, without suffix")
     options = parser.parse_args()
+    if options.blocks:
+        return _blocks(options.count)
+    if options.bundle is None:
+        parser.error("name a bundle, or give --blocks")
     command = f"python -m benchmarks.faults {options.bundle.name} --count {options.count}"
     command += " --static" if options.static else f" --level {options.level}"
     level = "none" if options.static else options.level
