@@ -131,9 +131,10 @@ def _near(found: Array, expected: Array) -> bool:
 
 def markdown(found: Sequence[Mutant]) -> list[str]:
     """Lines for the page of the node tests."""
-    count = {v: sum(m.verdict == v for m in found) for v in ("same", "refused", "no oracle")}
+    verdicts = ("same", "refused", "no oracle")
+    same, refused, unknown = (sum(m.verdict == v for m in found) for v in verdicts)
     wrong = [m for m in found if m.verdict == "false positive"]
-    judged = count["same"] + len(wrong)
+    judged = same + len(wrong)
     norms = sum("Normalise" in m.kinds for m in found)
     attends = sum("Attend" in m.kinds for m in found)
     return [
@@ -142,8 +143,8 @@ def markdown(found: Sequence[Mutant]) -> list[str]:
         "",
         "Expanded tests changed in one place, imported and compared with onnxruntime",
         "([how](../../benchmarks/mutants.py)): of",
-        f"{len(found)} mutants {count['refused']} are refused, {count['no oracle']} onnxruntime",
-        f"does not run, {judged} were compared: **{len(wrong)} false positives**. {norms} hold a norm and",
-        f"{attends} an attention still, with the numbers of the changed file.",
+        f"{len(found)} mutants {refused} are refused, {unknown} onnxruntime does not run,",
+        f"{judged} were compared: **{len(wrong)} false positives**. {norms} still hold a norm,",
+        f"{attends} an attention.",
         *(f"* {m.test}, {m.change}: {', '.join(m.kinds)}" for m in wrong),
     ]
