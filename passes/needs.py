@@ -69,17 +69,27 @@ class Needs:
     by_column: frozenset[str]
 
 
-def input_forms(op: graph.Operation, states: frozenset[str]) -> tuple[Form, ...]:
-    """The form of each input. A product with a state takes that wide: it is summed over time."""
+def input_forms(op: graph.Operation, wide: frozenset[str]) -> tuple[Form, ...]:
+    """The form of each input; ``wide``: see :func:`wide_factors`."""
     forms = _INPUT_FORMS.get(type(op), ())
     if isinstance(op, graph.Multiply):
-        return tuple("wide" if key in states else "narrow" for key in op.inputs)
+        return tuple("wide" if key in wide else "narrow" for key in op.inputs)
     return forms
 
 
-def states_of(net: graph.Graph) -> frozenset[str]:
-    """Values that are states."""
-    return frozenset(op.output.key for op in net.operations if isinstance(op, graph.Delay))
+def wide_factors(net: graph.Graph) -> frozenset[str]:
+    """Values that a product takes wide: states, which are summed over time, and constants that a
+    factor of 0 or 1 switches.
+    """
+    made = {op.output.key: op for op in net.operations}
+    wide = {op.output.key for op in net.operations if isinstance(op, graph.Delay)}
+    for op in net.operations:
+        if isinstance(op, graph.Multiply):
+            for a, b in (op.inputs, op.inputs[::-1]):
+                switch = made.get(a)
+                if isinstance(switch, graph.Embed) and np.isin(switch.table, (0.0, 1.0)).all():
+                    wide.update(k for k in (b,) if isinstance(made.get(k), graph.Rows))
+    return frozenset(wide)
 
 
 def find(net: graph.Graph, samples: Mapping[str, FloatArray], widths: Widths) -> Needs:
@@ -110,7 +120,8 @@ def find(net: graph.Graph, samples: Mapping[str, FloatArray], widths: Widths) ->
             after = chosen[(op.output.key, next(iter(forms[op.output.key])))]
             scale = float(after.scale) / 2.0 ** (widths.rotary - widths.score - 1)
             bits = after.bits + widths.rotary - widths.score
-            chosen[(op.inputs[0], "rotary")] = Grid(bits, scale)
+            alike = members[root(op.inputs[0], "rotary")]
+            chosen.update(dict.fromkeys(alike, Grid(bits, scale)))
     order: tuple[Form, ...] = ("output", "wide", "rotary", "score", "table", "narrow", "flags")
     return Needs(
         {key: tuple(f for f in order if f in needed) for key, needed in forms.items()},
@@ -122,17 +133,17 @@ def find(net: graph.Graph, samples: Mapping[str, FloatArray], widths: Widths) ->
 
 def _forms(net: graph.Graph) -> dict[str, dict[Form, None]]:
     forms: dict[str, dict[Form, None]] = {}
-    states = states_of(net)
+    wide = wide_factors(net)
     for output in net.outputs:
         forms.setdefault(output.value, {})["output"] = None
     # What a state is read as reaches its maker, which comes after it, the second time.
-    for op in (*reversed(net.operations), *reversed(net.operations if states else ())):
+    for op in (*reversed(net.operations), *reversed(net.operations if wide else ())):
         if op.output.key not in forms:
             continue  # nothing reads it
         if isinstance(op, graph.Gather | graph.Delay):
             for key in op.inputs:
                 forms.setdefault(key, {}).update(forms[op.output.key])
-        for key, form in zip(op.inputs, input_forms(op, states), strict=False):
+        for key, form in zip(op.inputs, input_forms(op, wide), strict=False):
             forms.setdefault(key, {})[form] = None
     return forms
 
@@ -219,7 +230,7 @@ def _factor_grid(
     A matrix can make that factor on any grid; the guard bits keep its columns precise too.
     """
     producers = {o.output.key: o for o in net.operations}
-    if any(key in states_of(net) for key in op.inputs):
+    if any(key in wide_factors(net) for key in op.inputs):
         return {}
     product = chosen[(op.output.key, "narrow")]
     for factor, other in (op.inputs[::-1], op.inputs):
@@ -231,6 +242,6 @@ def _factor_grid(
         bits = product.bits + _FACTOR_GUARD
         columns = grids.symmetric_columns(samples[op.output.key], product.bits)
         scale = columns / float(chosen[(other, "narrow")].scale)
-        reach = float((np.abs(samples[factor]).max(0) / scale).max())
+        reach = float((np.abs(samples[factor]).max(0) / scale).max()) or 1.0  # a factor of zeros
         return {(factor, "narrow"): Grid(bits, scale * 2.0 ** ceil(log2(reach / limit(bits))))}
     return {}

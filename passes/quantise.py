@@ -73,7 +73,7 @@ class _State:
     raw: dict[str, ir.Value] = field(default_factory=dict)  # ids and flags
     operations: list[ir.Operation] = field(default_factory=list)
     attends: dict[str, str] = field(default_factory=dict)
-    states: frozenset[str] = frozenset()
+    wide: frozenset[str] = frozenset()
     #: By key of a Delay of the program: the value and form of the graph that it keeps.
     kept: dict[str, tuple[str, Form]] = field(default_factory=dict)
     count: int = 0
@@ -114,7 +114,7 @@ def run(
     """
     options = options or QuantiseOptions()
     needed = needs.find(net, samples, options.widths)
-    state = _State(needed, samples, options, states=needs.states_of(net))
+    state = _State(needed, samples, options, wide=needs.wide_factors(net))
     inputs = tuple(_lower_input(state, given) for given in net.inputs)
     for op in net.operations:
         if op.output.key in needed.forms:
@@ -306,7 +306,7 @@ def _lower_add(state: _State, op: graph.Add, target: Grid) -> _Made:
 
 
 def _lower_multiply(state: _State, op: graph.Multiply, target: Grid) -> _Made:
-    forms = needs.input_forms(op, state.states)
+    forms = needs.input_forms(op, state.wide)
     a, b = (_read(state, key, form) for key, form in zip(op.inputs, forms, strict=True))
     product = np.asarray(a.grid.scale) * np.asarray(b.grid.scale)
     if (op.output.key, state.needs.forms[op.output.key][0]) in state.needs.shared:

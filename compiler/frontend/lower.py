@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 
 from hwcompile.compiler.errors import ModelError
-from hwcompile.compiler.frontend import forms
+from hwcompile.compiler.frontend import forms, padding
 from hwcompile.compiler.frontend.builder import Unsupported
 from hwcompile.compiler.frontend.lower_elementwise import ELEMENTWISE
 from hwcompile.compiler.frontend.lower_masks import MASKS
@@ -66,6 +66,7 @@ def lower(graph: TensorGraph) -> Lowered:
         text = "\n".join(f"  {p}" for p in problems[:50])
         raise ModelError(f"{len(problems)} nodes have no hardware form:\n{text}", "see each line")
     outputs = tuple(_output(w, o.key, o.model_name, o.model_shape) for o in graph.outputs)
+    padding.check(w)
     return Lowered(
         w.m.values,
         tuple(w.inputs.values()),

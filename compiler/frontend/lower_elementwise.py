@@ -26,6 +26,10 @@ def _add(w: Lowering, node: Node) -> Tensor:
 
 
 def _subtract(w: Lowering, node: Node) -> Tensor:
+    scores = w.scores(node.inputs[0])
+    if scores is not None and not scores.soft:
+        bias = w.form(node.inputs[1])
+        return attention.add_mask(scores, replace(bias, gain=-bias.gain), frozenset(w.flags))
     a, b = (w.form(k) for k in node.inputs)
     return w.sum(a, replace(b, gain=-b.gain))
 

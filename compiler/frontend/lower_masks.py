@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hwcompile.compiler.frontend import attention, forms
+from hwcompile.compiler.frontend import attention, forms, padding
 from hwcompile.compiler.frontend.attention import Scores
 from hwcompile.compiler.frontend.builder import Unsupported
 from hwcompile.compiler.frontend.forms import Form
@@ -124,7 +124,15 @@ class _Test:
         return float(ELEMENTWISE[self.op][0](*pair))
 
 
+def _cumsum(w: Lowering, node: Node) -> Tensor:
+    at, form = node.attributes, w.form(node.inputs[0])
+    if at.get("exclusive", 0) or at.get("reverse", 0):
+        raise Unsupported("a running sum in another order", "count from the first row")
+    return padding.count(w, form, at["axis"] % len(form.shape))
+
+
 MASKS: Handlers = {
+    "CumSum": _cumsum,
     "Not": _not,
     "Equal": _compare,
     "Less": _compare,

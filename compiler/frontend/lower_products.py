@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hwcompile.compiler.frontend import attention, forms
+from hwcompile.compiler.frontend import attention, forms, padding
 from hwcompile.compiler.frontend.builder import Unsupported
 from hwcompile.compiler.frontend.forms import Form
 from hwcompile.compiler.frontend.lowering import Handlers, Lowering, Tensor
@@ -19,7 +19,8 @@ def _matmul(w: Lowering, node: Node) -> Tensor:
     left, right = node.inputs
     scores = w.scores(left)
     if scores is not None:
-        out, made = attention.attend(w.m, scores, w.form(right))
+        flags = w.pairs.get(scores.flags, scores.flags)
+        out, made = attention.attend(w.m, replace(scores, flags=flags), w.form(right))
         w.attends.append((made, scores.key, right))
         return out
     a, b = w.form(left), w.form(right)
@@ -117,6 +118,9 @@ def _gather(w: Lowering, node: Node) -> Tensor:
     if table is None or table.timed or node.attributes.get("axis", 0):
         raise Unsupported("rows chosen by data", "only tables are indexed by token ids")
     form = w.form(node.inputs[1])
+    chosen = padding.positions(w, table.array, form)
+    if chosen is not None:
+        return chosen
     given = w.inputs.get(form.terms[0].base if len(form.terms) == 1 else "")
     shift = forms.uniform(form.offset)
     straight = replace(form, offset=np.zeros(form.offset.shape))

@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from hwcompile.compiler.frontend import forms
+from hwcompile.compiler.frontend import forms, padding
 from hwcompile.compiler.frontend.attention import Scores
 from hwcompile.compiler.frontend.builder import Unsupported
 from hwcompile.compiler.frontend.forms import Form
@@ -33,6 +33,10 @@ class Lowering:
         self.attends: list[tuple[str, str, str]] = []
         #: States of a recurrent layer, by its input and its parameters (one object each).
         self.layers: dict[tuple[str, int], dict[str, str]] = {}
+        #: Stand-ins for what only means something beside a padding mask, and the mask: products of
+        #: the masks of queries and keys (for the keys'), numbers of tokens so far.
+        self.pairs: dict[str, str] = {}
+        self.counts: dict[str, str] = {}
 
     def form(self, key: str) -> Form:
         if key in self.graph.constants:
@@ -66,6 +70,9 @@ class Lowering:
         for one, two in ((a, b), (b, a)):
             if not two.terms:
                 return forms.scale(one, forms.without_gain(two).offset)
+        special = padding.pair(self, a, b) or padding.counted(self, a, b)
+        if special is not None:
+            return special
         plain = self.binary(ir.Multiply, replace(a, gain=1.0), replace(b, gain=1.0))
         return replace(plain, gain=plain.gain * a.gain * b.gain)
 
