@@ -32,7 +32,7 @@ def code_hash() -> str:
     for name in _SOURCES:
         root = Path(next(iter(importlib.import_module(f"hwcompile.{name}").__path__)))
         for path in sorted(root.rglob("*")):
-            if path.is_file() and path.suffix != ".pyc":
+            if path.is_file() and "__pycache__" not in path.parts:
                 digest.update(f"{name}/{path.relative_to(root)}\0".encode())
                 digest.update(path.read_bytes())
     return digest.hexdigest()
