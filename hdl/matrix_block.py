@@ -194,10 +194,7 @@ def _folded_leaves(block: WeightBlock, decode: PhaseDecode) -> Iterator[str]:
     functions = np.concatenate([block.tap_sign, block.leaf_mask])
     wires = [f"1'b{int(f[0])}" for f in functions]
     tap = np.concatenate([np.arange(len(block.tap_input)), block.leaf_tap])
-    each = 1 + int(np.bincount(block.leaf_tap).max(initial=0))
-    group = block.tap_tree * block.inputs + block.tap_input // max(1, DECODER_FUNCTIONS // each)
-    if decode == "shared":
-        group = np.zeros_like(group)
+    group = decoder_of_tap(block, decode)
     varying = np.flatnonzero(_varies(functions))
     varying = varying[np.argsort(group[tap[varying]], kind="stable")]
     edges = np.flatnonzero(np.diff(group[tap[varying]])) + 1
@@ -221,6 +218,15 @@ def _folded_leaves(block: WeightBlock, decode: PhaseDecode) -> Iterator[str]:
         ]
         mask = _packed(wires[len(block.tap_input) + first : len(block.tap_input) + end])
         yield f"  wire {_range(end - first)}leaf{first} = ~({_concat(pieces)}\n      & {mask});"
+
+
+def decoder_of_tap(block: WeightBlock, decode: PhaseDecode) -> IntArray:
+    """The decoder of each tap's functions: ``tree * inputs + place``; one (0) when shared."""
+    if decode == "shared":
+        return np.zeros(len(block.tap_tree), np.int64)
+    each = 1 + int(np.bincount(block.leaf_tap).max(initial=0))
+    inputs = max(1, DECODER_FUNCTIONS // each)
+    return block.tap_tree * block.inputs + block.tap_input // inputs
 
 
 def _decoder(name: str, part: IntArray, functions: BoolArray, wires: list[str]) -> Iterator[str]:
