@@ -12,7 +12,7 @@ from hwcompile.compiler.emit.manifest import tool_versions
 from hwcompile.compiler.emit.report import ModuleCheck
 from hwcompile.compiler.errors import MismatchError
 from hwcompile.compiler.execute import Design, open_design, planned, port_options
-from hwcompile.compiler.hardware import Hardware, build_hardware
+from hwcompile.compiler.hardware import Hardware, build_hardware, goal_of
 
 
 def verify(
@@ -52,6 +52,12 @@ def rebuild(design: Design) -> Hardware:
         design.program,
         options.get("style", "auto"),
         decode=options.get("phase_decode", "local"),
+        goal=goal_of(
+            design.program,
+            options.get("target", "nangate45"),
+            options.get("min_tokens_per_s"),
+            options.get("max_area_mm2"),
+        ),
         **port_options(design),
     )
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
+from hwcompile.compiler.estimate.cells import load_library
+from hwcompile.compiler.estimate.cost_model import sampled_area
+from hwcompile.compiler.estimate.targets import load_target, target_names
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.chip import Chip
 from hwcompile.compiler.ir.weight_logic import BlockCounts, counts
@@ -13,9 +17,13 @@ from hwcompile.hdl.linear import plan_linear
 from hwcompile.hdl.matrix_block import PhaseDecode, matrix_block_verilog
 from hwcompile.hdl.top import with_cycles
 from hwcompile.hdl.verilog import chip_verilog
-from hwcompile.passes.choose_styles import Style, choose_styles
+from hwcompile.passes.choose_styles import NO_GOAL, Goal, Style, choose_styles
 from hwcompile.passes.lower_weights import lower_weights
 from hwcompile.passes.plan_chip import plan_chip
+
+_LIBRARY = "nangate45"
+_CLOCK_MISS = 1.4
+"""Clock period of a chip, as a multiple of the target's goal, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +50,44 @@ class Hardware:
         return self.rtl["filelist.f"].split()
 
 
+def _area_um2(decode: PhaseDecode, weight: ir.IntArray, bits: int, phases: int) -> float:
+    """Area of a block with one plane a cycle. The cells are those of one library whatever the
+    target, so that all targets get the same Verilog.
+    """
+    return sampled_area(weight, bits, phases, 1, load_library(_LIBRARY), decode).mid
+
+
+def goal_of(
+    program: ir.Program, target: str, min_tokens_per_s: float | None, max_area_mm2: float | None
+) -> Goal:
+    """The bounds of a compilation's budgets, at the clock and density expected of ``target``."""
+    if min_tokens_per_s is None and max_area_mm2 is None:
+        return NO_GOAL
+    facts = load_target(target if target in target_names() else _LIBRARY)
+    rows = max(program.values[output.value].rows for output in program.outputs)
+    tokens = rows if "sequence" in program.sections else 1
+    cells = load_library(_LIBRARY).nand2.area_um2 / facts.library.nand2.area_um2
+    return Goal(
+        cycles=None
+        if min_tokens_per_s is None
+        else tokens * 1e9 / (facts.value("clock_goal_ns") * _CLOCK_MISS * min_tokens_per_s),
+        area_um2=None
+        if max_area_mm2 is None
+        else max_area_mm2 * 1e6 * facts.value("utilisation") * cells,
+    )
+
+
 def build_hardware(
     program: ir.Program,
     style: Style,
     logits_port: bool = True,
     cache_port: bool = False,
     decode: PhaseDecode = "local",
+    goal: Goal = NO_GOAL,
 ) -> Hardware:
-    """The chip of a program and its Verilog."""
-    chip = plan_chip(program, choose_styles(program, style), logits_port, cache_port)
+    """The chip of a program and its Verilog; ``goal``: bounds that ``style`` auto is to keep."""
+    styles = choose_styles(program, partial(_area_um2, decode), style, goal)
+    chip = plan_chip(program, styles, logits_port, cache_port)
     unit = chip.unit("linear")
     operations = [op for op in (unit.operations if unit else ()) if isinstance(op, ir.Linear)]
     matrices, plans, texts = [], [], dict(PRIMITIVES)

@@ -24,7 +24,7 @@ from hwcompile.compiler.estimate.scenario import DEFAULT, load_scenario
 from hwcompile.compiler.estimate.targets import Target, load_target
 from hwcompile.compiler.execute import read_npz
 from hwcompile.compiler.frontend import load_model
-from hwcompile.compiler.hardware import Hardware, build_hardware
+from hwcompile.compiler.hardware import Hardware, build_hardware, goal_of
 from hwcompile.compiler.importing import PassLog, PassRecord, import_model
 from hwcompile.compiler.ir import serialise
 from hwcompile.compiler.ir.graph import Graph
@@ -85,7 +85,8 @@ def _bits(activations: str) -> int | None:
 def _generate(options: Options, program: Program) -> tuple[Any, ...]:
     style, logits, cache = options.style, options.logits_port, options.cache_port
     decode = options.phase_decode
-    return (build_hardware(program, style, logits, cache, decode),)  # type: ignore[arg-type]
+    goal = goal_of(program, options.target, options.min_tokens_per_s, options.max_area_mm2)
+    return (build_hardware(program, style, logits, cache, decode, goal),)  # type: ignore[arg-type]
 
 
 def _verify(options: Options, program: Program, hardware: Hardware) -> tuple[Any, ...]:
@@ -157,7 +158,10 @@ STAGES = (
         _generate,
         ("program",),
         ("hardware",),
-        ("style", "phase_decode", "logits_port", "cache_port"),
+        (
+            *("style", "phase_decode", "logits_port", "cache_port"),
+            *("min_tokens_per_s", "max_area_mm2", "target"),
+        ),
     ),
     Stage(
         "verify",

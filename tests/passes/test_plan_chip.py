@@ -10,7 +10,7 @@ import pytest
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.chip import Chip, Instruction, Loop, MatrixPlan, Operand
 from hwcompile.compiler.ir.operations import spec
-from hwcompile.passes.choose_styles import choose_styles
+from hwcompile.passes.choose_styles import Goal, choose_styles
 from hwcompile.passes.plan_chip import plan_chip
 from hwcompile.sim import reference
 from tests import programs
@@ -215,11 +215,22 @@ def test_names_and_kinds_of_ports() -> None:
 
 
 def test_styles() -> None:
+    def area(weight: ir.IntArray, bits: int, phases: int) -> float:
+        return 100.0 * weight.size / phases
+
     program = programs.tiny_decoder(context=4)
-    assert {m.style for m in choose_styles(program, "bitplane")} == {"bitplane"}
-    assert all(m.phases > 1 for m in choose_styles(program, "folded"))
-    auto = choose_styles(program)
-    longer = choose_styles(programs.tiny_decoder(context=200))
+    assert {m.style for m in choose_styles(program, area, "bitplane")} == {"bitplane"}
+    assert {m.planes for m in choose_styles(program, area, "parallel")} == {8}
+    assert all(m.phases > 1 for m in choose_styles(program, area, "folded"))
+    auto = choose_styles(program, area)
+    longer = choose_styles(programs.tiny_decoder(context=200), area)
     assert sum(m.phases for m in longer) > sum(m.phases for m in auto)
+    fast, slow = (choose_styles(program, area, goal=Goal(cycles=c)) for c in (0.0, 1e9))
+    assert all(f.phases <= a.phases for f, a in zip(fast, auto, strict=True))
+    assert [m.phases for m in slow] == [
+        op.output.cols for op in program.operations if isinstance(op, ir.Linear)
+    ]
+    assert choose_styles(program, area, goal=Goal(area_um2=1e9)) == fast
+    assert choose_styles(program, area, goal=Goal(area_um2=0.0)) == slow
     assert plan_chip(program, auto).matrices == auto
     assert plan_chip(program).matrices[0] == MatrixPlan(auto[0].operation, "bitplane", 1)
