@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import argparse
+from math import prod
 from pathlib import Path
+from typing import Any
 
 from hwcompile.compiler import assessment, pipeline
+from hwcompile.compiler.appraisal import Appraisal, appraise
 from hwcompile.compiler.commands import common
 from hwcompile.compiler.console import Output, StageDisplay
-from hwcompile.compiler.emit.report import ReportInputs, build_report
+from hwcompile.compiler.emit.report import ReportInputs, build_report, render_html
+from hwcompile.compiler.errors import OutputError, UsageError
 from hwcompile.compiler.estimate.estimate import Estimate, estimate
 from hwcompile.compiler.estimate.explain import explain, line
 from hwcompile.compiler.estimate.facts import DesignFacts
 from hwcompile.compiler.estimate.scenario import DEFAULT, load_scenario
+from hwcompile.compiler.estimate.shape import Embedding
+from hwcompile.compiler.frontend.external import tensors
+from hwcompile.compiler.frontend.vet import open_model
 from hwcompile.compiler.options import Options, add_arguments, from_sources
 
+NETLIST_LIMIT = 300_000
+"""Weights up to which the estimate maps the whole chip to cells; above, areas are modelled."""
+
 _EXAMPLE = """hwcompile estimate model.onnx --target sky130hd
+hwcompile estimate llama-8b.onnx --weights int4 --hold rom --node 6 --report llama.html
 hwcompile estimate model-hwcompile --scenario mine.yaml --explain cost.chip_usd"""
 _OPTIONS = (
     *("target", "liberty", "clock_period_ns", "weights", "activations", "sparsity"),
@@ -30,13 +41,40 @@ def add(commands: common.Commands) -> None:
     )
     parser.add_argument("design", metavar="MODEL.onnx|DIR", help="trained model, or a bundle")
     parser.add_argument("--explain", metavar="NAME", help="the formula chain of one figure")
+    parser.add_argument(
+        "--basis",
+        choices=("auto", "netlist", "model"),
+        default="auto",
+        help="areas from synthesis, or modelled from the weights' statistics "
+        f"(auto: modelled above {NETLIST_LIMIT} weights)",
+    )
+    parser.add_argument(
+        "--hold",
+        choices=("logic", "rom", "metal"),
+        default="logic",
+        help="how the weights are held; rom and metal as published chips do it",
+    )
+    parser.add_argument("--node", type=float, metavar="NM", help="process of a ROM or metal chip")
+    parser.add_argument("--context", type=int, metavar="N", help="positions, if the file is open")
+    parser.add_argument("--report", metavar="FILE", help="write the report page here")
     add_arguments(parser, only=_OPTIONS)
 
 
 def execute(args: argparse.Namespace, output: Output) -> int:
     options = from_sources({**vars(args), "dry_run": True, "verify": "none"})
     path = Path(args.design)
-    found = _of_bundle(path, options) if path.is_dir() else _of_model(path, options, output)
+    content: dict[str, Any] = {}
+    if path.is_dir():
+        found = _of_bundle(path, options)
+    elif _modelled(path, args):
+        made = _modelled_estimate(path, options, args, output)
+        found, report = made.estimate, made.report()
+        content = {"basis": "modelled", "layers": made.layers()}
+    else:
+        found = _of_model(path, options, output)
+    if not content:
+        report = build_report(ReportInputs(title=found.facts.name, kind="estimate", estimate=found))
+        content = {"basis": found.facts.area_basis}
     quantities = found.by_name()
     if args.explain is not None:
         output.result(explain(quantities, args.explain).rstrip())
@@ -44,9 +82,45 @@ def execute(args: argparse.Namespace, output: Output) -> int:
         for quantity in found.quantities:
             output.result(line(quantity))
         output.result(f"verdict: {found.verdict.name}")
-    report = ReportInputs(title=found.facts.name, kind="estimate", estimate=found)
-    output.document(build_report(report)["estimate"])
+    if args.report is not None:
+        _write(Path(args.report), render_html(report))
+        output.message(f"report: {args.report}")
+    output.document({**content, **report["estimate"]})
     return 0
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _modelled(path: Path, args: argparse.Namespace) -> bool:
+    """Whether areas come from statistics: as asked for, else by the size of the file."""
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    if args.hold != "logic" or args.basis == "model":
+        return True
+    if args.basis == "netlist":
+        return False
+    model = open_model(path)
+    return sum(prod(t.dims) for t in tensors(model) if len(t.dims) > 1) > NETLIST_LIMIT
+
+
+def _modelled_estimate(
+    path: Path, options: Options, args: argparse.Namespace, output: Output
+) -> Appraisal:
+    hold: Embedding = args.hold
+    made = appraise(path, options, hold, args.context, args.node)
+    shape = made.shape
+    output.message(
+        f"{shape.name}: {shape.weights} weights in {len(shape.matrices)} matrices, "
+        f"{len(shape.attention)} attentions; areas are modelled, not synthesised"
+    )
+    for text in shape.assumed:
+        output.message(f"assumed: {text}")
+    return made
 
 
 def _of_bundle(path: Path, options: Options) -> Estimate:

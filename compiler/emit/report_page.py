@@ -141,7 +141,7 @@ def _zeros_cost_um2(facts: Mapping[str, Any]) -> float | None:
 def _pad_limited(mids: Mapping[str, float]) -> bool:
     """Whether the pads, not the core inside its ring, set the size of the die."""
     ring = 2 * mids["geometry.pad_ring_um"] / 1000
-    core_side = math.sqrt(mids["area.core_mm2"] / mids["area.dies"] + mids["area.link_mm2"])
+    core_side = math.sqrt(mids["area.core_mm2"] / mids["area.dies"] + mids["area.beside_mm2"])
     return math.sqrt(mids["area.die_mm2"]) > core_side + ring + 1e-3
 
 
@@ -172,7 +172,11 @@ def _area_rows(estimate: Mapping[str, Any]) -> list[tuple[str, float, str]]:
         (group["group"], cells * group["cell_area_um2"] / all_cells, "cells")
         for group in facts["groups"]
     ]
-    bit_um2 = mids["node.sram_bit_um2"] / mids["geometry.memory_efficiency"]
+    bit_um2 = mids["node.sram_bit_um2"] / next(
+        mids[f"{table}.memory_efficiency"]
+        for table in ("embedding", "geometry")
+        if f"{table}.memory_efficiency" in mids
+    )
     scale = mids.get("area.cell_ratio", 1.0)
     kinds: dict[str, float] = {}
     for memory in facts["memories"]:
@@ -183,13 +187,15 @@ def _area_rows(estimate: Mapping[str, Any]) -> list[tuple[str, float, str]]:
         kinds[memory["kind"]] = kinds.get(memory["kind"], 0.0) + area
     rows += [(GROUP_NAMES.get(kind, kind), area / 1e6, "memory") for kind, area in kinds.items()]
     rows.append(("weights in ROM", mids["area.rom_mm2"], "memory"))
-    rows.append(("links between dies", mids["area.link_mm2"] * mids["area.dies"], "links"))
+    rows.append(("of the published machine", mids.get("area.logic_mm2", 0.0), "logic"))
+    beside = mids["area.beside_mm2"] * mids["area.dies"]
+    rows.append(("links and interfaces", beside, "links"))
     rows = [row for row in rows if row[1]]
     die = mids["area.die_mm2"] * mids["area.dies"]
     memory_mm2 = mids["area.memory_mm2"] + mids["area.rom_mm2"]
-    rows.append(("room for wires", mids["area.core_mm2"] - memory_mm2 - cells, "fill"))
-    links = mids["area.link_mm2"] * mids["area.dies"]
-    rows.append(("pads and ring", die - mids["area.core_mm2"] - links, "pads"))
+    fixed = memory_mm2 + mids.get("area.logic_mm2", 0.0)
+    rows.append(("room for wires", mids["area.core_mm2"] - fixed - cells, "fill"))
+    rows.append(("pads and ring", die - mids["area.core_mm2"] - beside, "pads"))
     return rows
 
 

@@ -14,6 +14,14 @@ def fits_reticle(width_mm: float, height_mm: float) -> bool:
     return short <= RETICLE_MM[0] and long <= RETICLE_MM[1]
 
 
+def dies_needed(core_mm2: float, field_mm2: float, each_mm2: float, link_mm2: float) -> float:
+    """Dies of a core when each carries ``each_mm2`` besides, and links once there are several."""
+    if core_mm2 + each_mm2 <= field_mm2:
+        return 1.0
+    room = max(field_mm2 - each_mm2 - link_mm2, 0.1 * field_mm2)
+    return float(max(2, math.ceil(core_mm2 / room)))
+
+
 def stepped_area_mm2(area_mm2: float, scribe_mm: float) -> float:
     """Area of a square die with its share of the scribe lines."""
     return (math.sqrt(area_mm2) + scribe_mm) ** 2

@@ -40,7 +40,10 @@ class DesignFacts:
     masks a new set of weights changes. ``predictive`` names a cell library that no foundry
     manufactures. ``weights_per_place``: weights that take turns in one place of the weight logic.
     ``cut_bits_per_item`` cross from die to die where a model takes several. ``bearable_defects``:
-    wrong weights that the model was measured to bear; None when nobody measured.
+    wrong weights that the model was measured to bear; None when nobody measured. ``cell_range``:
+    low and high of modelled cell areas, as ratios. ``embedding``: how the weights are held; ``rom``
+    and ``metal`` are priced by published machines, with ``logic_transistors`` beside the weights.
+    ``interface_mm2``: of each die, memory interfaces that the model does not imply.
     """
 
     name: str
@@ -65,6 +68,10 @@ class DesignFacts:
     weights_per_place: float = 1.0
     cut_bits_per_item: float = 0.0
     bearable_defects: int | None = None
+    cell_range: tuple[float, float] | None = None
+    embedding: Literal["logic", "rom", "metal"] = "logic"
+    logic_transistors: float = 0.0
+    interface_mm2: float = 0.0
 
     @property
     def cell_area_um2(self) -> float:
@@ -81,4 +88,6 @@ class DesignFacts:
         plain = dict(content)
         plain["groups"] = tuple(GroupArea(**g) for g in plain["groups"])
         plain["memories"] = tuple(Memory(**m) for m in plain["memories"])
+        if plain.get("cell_range") is not None:
+            plain["cell_range"] = tuple(plain["cell_range"])
         return cls(**plain)

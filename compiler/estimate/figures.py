@@ -36,6 +36,7 @@ TABLES = (
     "geometry",
     "links",
     "anchors",
+    "embedding",
 )
 _FIELDS = ("value", "low", "high", "unit", "source", "date", "grade")
 

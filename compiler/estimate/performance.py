@@ -34,11 +34,6 @@ def aggregate_rate(
     return min(rate, gbps * 1e9 / bits) if hops and bits else rate
 
 
-def link_mm2(hops: float, gbps: float, gbps_per_mm2: float) -> float:
-    """Area of a die's links to its two neighbours; none for a single die."""
-    return 2 * gbps / gbps_per_mm2 if hops else 0.0
-
-
 def link_w(rate: float, hops: float, bits: float, pj_per_bit: float) -> float:
     """Power of all links of one copy of the model."""
     return rate * hops * bits * pj_per_bit * 1e-12

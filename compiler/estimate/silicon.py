@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hwcompile.compiler.estimate import nodes
 from hwcompile.compiler.estimate.die import RETICLE_MM2
 from hwcompile.compiler.estimate.facts import DesignFacts
-from hwcompile.compiler.estimate.figures import Table, measured
+from hwcompile.compiler.estimate.figures import Figure, Table, measured
 from hwcompile.compiler.estimate.ledger import Ledger
 
 Tables = Mapping[str, Table]
@@ -25,6 +25,8 @@ def record_silicon(ledger: Ledger, facts: DesignFacts, tables: Tables, node: str
     give_section(ledger, "node", tables["nodes"], node)
     give_section(ledger, "geometry", tables["geometry"])
     give_section(ledger, "links", tables["links"])
+    if facts.embedding != "logic":
+        give_section(ledger, "embedding", tables["embedding"], facts.embedding)
     _record_core(ledger, facts, tables["nodes"], node)
     _record_performance(ledger, facts)
     _record_die(ledger)
@@ -48,8 +50,9 @@ def _record_core(ledger: Ledger, facts: DesignFacts, table: Table, node: str) ->
     unsized = sum(m.bits for m in facts.memories if m.area_um2 is None and m.kind != "rom")
     rom = sum(m.bits for m in facts.memories if m.area_um2 is None and m.kind == "rom")
     sized = sum(m.area_um2 or 0.0 for m in facts.memories)
-    spread = "synthesis_spread" if facts.area_basis == "synthesised" else "model_spread"
-    ledger.give("design.cells_um2", measured(facts.cell_area_um2, "um2", source))
+    exact = facts.area_basis == "synthesised" or facts.cell_range is not None
+    spread = "synthesis_spread" if exact else "model_spread"
+    ledger.give("design.cells_um2", _cells(facts, source))
     ledger.give("design.memories_um2", measured(sized, "um2", source))
     ledger.give("design.unsized_bits", measured(unsized, "bit", "the memories of this design"))
     ledger.give("design.io_signals", measured(facts.io_signals, "signals", "ports of this design"))
@@ -63,6 +66,8 @@ def _record_core(ledger: Ledger, facts: DesignFacts, table: Table, node: str) ->
         f"spread=geometry.{spread}",
         *ratio,
     )
+    embedded = facts.embedding != "logic"
+    efficiency = "embedding" if embedded else "geometry"
     ledger.derive(
         "area.memory_mm2",
         "mm2",
@@ -70,32 +75,81 @@ def _record_core(ledger: Ledger, facts: DesignFacts, table: Table, node: str) ->
         "design.memories_um2",
         "design.unsized_bits",
         "node.sram_bit_um2",
-        "geometry.memory_efficiency",
+        f"{efficiency}.memory_efficiency",
         *ratio,
         note="memories without a sized macro are taken as SRAM of this array efficiency",
     )
-    _record_rom(ledger, rom, f"{node}.rom_bit_um2" in table)
-    ledger.derive(
-        "area.core_mm2",
-        "mm2",
-        "cells_mm2 / utilisation + memory_mm2 + rom_mm2",
+    _record_rom(ledger, facts, rom, f"{node}.rom_bit_um2" in table)
+    parts = "cells_mm2 / utilisation + memory_mm2 + rom_mm2"
+    inputs: tuple[str, ...] = (
         "area.cells_mm2",
         "geometry.utilisation",
         "area.memory_mm2",
         "area.rom_mm2",
     )
+    if embedded:
+        ledger.give(
+            "design.logic_transistors",
+            measured(facts.logic_transistors, "transistors", "published budget of such a chip"),
+        )
+        ledger.derive(
+            "area.logic_mm2",
+            "mm2",
+            "logic_transistors / (mtr_per_mm2 * 1e6 * logic_utilisation)",
+            "design.logic_transistors",
+            "node.mtr_per_mm2",
+            "embedding.logic_utilisation",
+            note="multipliers, attention, vectors and control of the published machine",
+        )
+        parts = f"({parts} + logic_mm2) / fill"
+        inputs = (*inputs, "area.logic_mm2", "embedding.fill")
+    ledger.derive(
+        "area.gates_mm2",
+        "mm2",
+        "cells_mm2 + logic_mm2" if embedded else "cells_mm2",
+        "area.cells_mm2",
+        *(("area.logic_mm2",) if embedded else ()),
+        note="what is clocked and leaks as logic",
+    )
+    ledger.derive(
+        "area.core_mm2",
+        "mm2",
+        parts,
+        *inputs,
+        note="fill: what stays empty between the macros of a large die" if embedded else "",
+    )
+    source = "memory interfaces given with the design"
+    ledger.give("design.interface_mm2", measured(facts.interface_mm2, "mm2", source))
+    ledger.derive(
+        "area.link_mm2",
+        "mm2",
+        "2 * gbps / gbps_per_mm2",
+        "links.gbps",
+        "links.gbps_per_mm2",
+        note="links of one die to two neighbours, where a model takes several dies",
+    )
     ledger.derive(
         "area.dies",
         "dies",
-        f"max(1, ceil(core_mm2 / ({RETICLE_MM2:g} * reticle_share)))",
+        f"dies_needed(core_mm2, {RETICLE_MM2:g} * reticle_share, interface_mm2, link_mm2)",
         "area.core_mm2",
         "geometry.reticle_share",
+        "design.interface_mm2",
+        "area.link_mm2",
         note="dies that one copy of the model takes; an exposure field is 26 mm x 33 mm",
     )
     ledger.derive("area.hops", "hops", "dies - 1", "area.dies", note="crossings of an item")
 
 
-def _record_rom(ledger: Ledger, bits: int, tabulated: bool) -> None:
+def _cells(facts: DesignFacts, source: str) -> Figure:
+    area = facts.cell_area_um2
+    if facts.cell_range is None:
+        return measured(area, "um2", source)
+    low, high = facts.cell_range
+    return Figure(area, area * low, area * high, "um2", source, "this run", "derived")
+
+
+def _record_rom(ledger: Ledger, facts: DesignFacts, bits: int, tabulated: bool) -> None:
     """Weights in a mask ROM: by its bit at this node, or by that of an SRAM."""
     ledger.give("design.rom_bits", measured(bits, "bit", "the weights of this design"))
     formula, inputs = (
@@ -106,34 +160,38 @@ def _record_rom(ledger: Ledger, bits: int, tabulated: bool) -> None:
             ("node.sram_bit_um2", "geometry.rom_share_of_sram_bit"),
         )
     )
+    if facts.embedding != "logic":
+        formula, inputs = f"{formula} * bit_ratio", (*inputs, "embedding.bit_ratio")
     ledger.derive(
         "area.rom_mm2",
         "mm2",
         formula,
         "design.rom_bits",
         *inputs,
-        note="mask ROM macros with their periphery",
+        note="weights in metal, with their adders"
+        if facts.embedding == "metal"
+        else "mask ROM macros with their periphery",
     )
 
 
 def _record_die(ledger: Ledger) -> None:
     ledger.derive(
-        "area.link_mm2",
+        "area.beside_mm2",
         "mm2",
-        "link_mm2(hops, gbps, gbps_per_mm2)",
+        "interface_mm2 + link_mm2 * min(hops, 1)",
+        "design.interface_mm2",
+        "area.link_mm2",
         "area.hops",
-        "links.gbps",
-        "links.gbps_per_mm2",
-        note="links of one die to its neighbours; none for a model in one die",
+        note="of each die, beside its share of the core",
     )
     ledger.derive(
         "area.die_mm2",
         "mm2",
-        "die_area_mm2(core_mm2 / dies + link_mm2, io_signals * power_pads, pad_pitch_um,"
+        "die_area_mm2(core_mm2 / dies + beside_mm2, io_signals * power_pads, pad_pitch_um,"
         " pad_ring_um)",
         "area.core_mm2",
         "area.dies",
-        "area.link_mm2",
+        "area.beside_mm2",
         "design.io_signals",
         "geometry.power_pads",
         "geometry.pad_pitch_um",
@@ -319,8 +377,8 @@ def _record_power(ledger: Ledger, facts: DesignFacts, table: Table, node: str) -
     ledger.derive(
         "power.clock_w",
         "W",
-        "clock_w(cells_mm2, memory_mm2 + rom_mm2, clock_pj_per_mm2, clock_array_share, clock_hz)",
-        "area.cells_mm2",
+        "clock_w(gates_mm2, memory_mm2 + rom_mm2, clock_pj_per_mm2, clock_array_share, clock_hz)",
+        "area.gates_mm2",
         "area.memory_mm2",
         "area.rom_mm2",
         "energy.clock_pj_per_mm2",
@@ -330,9 +388,9 @@ def _record_power(ledger: Ledger, facts: DesignFacts, table: Table, node: str) -
     ledger.derive(
         "power.leakage_w",
         "W",
-        "leakage_w(cells_mm2, memory_mm2 + rom_mm2, leakage_w_per_mm2,"
+        "leakage_w(gates_mm2, memory_mm2 + rom_mm2, leakage_w_per_mm2,"
         " leakage_w_per_mm2 * memory_share)",
-        "area.cells_mm2",
+        "area.gates_mm2",
         "area.memory_mm2",
         "area.rom_mm2",
         "node.leakage_w_per_mm2",

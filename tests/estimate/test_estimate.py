@@ -190,8 +190,8 @@ def test_a_device_replaces_its_part_and_rents_nothing() -> None:
 def test_links_between_dies_bound_the_rate_and_take_area_and_power() -> None:
     wide = replace(LARGE, groups=(GroupArea("logic", 900e6),), slots=64)
     free, cut = of(wide), of(replace(wide, cut_bits_per_item=4e6))
-    assert mid(cut, "area.hops") >= 1 and mid(of(LARGE), "area.link_mm2") == 0
-    assert mid(free, "area.link_mm2") > 0 and mid(free, "power.link_w") == 0
+    assert mid(cut, "area.hops") >= 1 and mid(of(LARGE), "area.beside_mm2") == 0
+    assert mid(free, "area.beside_mm2") > 0 and mid(free, "power.link_w") == 0
     assert mid(cut, "power.link_w") > 0
     assert mid(cut, "performance.chip_rate") == pytest.approx(1600e9 / 4e6)
     assert mid(cut, "performance.per_user_rate") < mid(free, "performance.per_user_rate")
