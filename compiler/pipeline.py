@@ -23,7 +23,7 @@ from hwcompile.compiler.estimate.figures import Table, load_tables
 from hwcompile.compiler.estimate.scenario import DEFAULT, load_scenario
 from hwcompile.compiler.estimate.targets import Target, load_target
 from hwcompile.compiler.execute import read_npz
-from hwcompile.compiler.frontend import load_model
+from hwcompile.compiler.frontend import load_models
 from hwcompile.compiler.hardware import Hardware, build_hardware, goal_of
 from hwcompile.compiler.importing import PassLog, PassRecord, import_model
 from hwcompile.compiler.ir import serialise
@@ -239,14 +239,19 @@ class Silent:
 
 
 def compile_model(
-    model: str | Path, options: Options | None = None, listener: Listener | None = None
+    model: str | Path | Sequence[str | Path],
+    options: Options | None = None,
+    listener: Listener | None = None,
 ) -> Outcome:
-    """Compile a model into a design bundle.
+    """Compile a model into a design bundle; an encoder and a decoder, given as two, into one chip.
 
     Raises:
         HwcompileError: see its subclasses; what was at the destination is then unchanged.
     """
-    path, options = Path(model), options or Options()
+    paths = tuple(Path(m) for m in ((model,) if isinstance(model, str | Path) else model))
+    options = options or Options()
+    if len(paths) not in (1, 2):
+        raise UsageError(f"{len(paths)} model files", "one file, or an encoder and a decoder")
     stages: Sequence[Stage] = STAGES
     if options.stop_after is not None:
         names = [stage.name for stage in STAGES]
@@ -256,16 +261,17 @@ def compile_model(
     writes = options.stop_after is None and not options.dry_run
     if options.dry_run:
         options = replace(options, verify="none")
-    folder = Path(options.output) if options.output else Path(f"{path.stem}-hwcompile")
+    folder = Path(options.output) if options.output else Path(f"{paths[0].stem}-hwcompile")
     if writes:
         bundle.check_destination(folder, options.force)
     _target(options)
     load_scenario(options.scenario or DEFAULT)
     tables(options)
-    if not path.is_file():
-        raise UsageError(f"there is no file {label(str(path))}")
-    content = _bytes(load_model(path, shapes(options)))
-    title = label(path.stem)
+    for path in paths:
+        if not path.is_file():
+            raise UsageError(f"there is no file {label(str(path))}")
+    content = _bytes(load_models(paths, shapes(options)))
+    title = label(" + ".join(path.stem for path in paths))
     origin = _origin(content, title, options)
     if writes and not options.force and bundle.up_to_date(folder, origin):
         return Outcome(folder, read_report(folder), up_to_date=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from hwcompile.compiler import pipeline
 from hwcompile.compiler.commands import common
@@ -17,7 +16,12 @@ def add(commands: common.Commands) -> None:
     parser = common.command(
         commands, "compile", execute, "compile a model into a verified design bundle", _EXAMPLE
     )
-    parser.add_argument("model", metavar="MODEL.onnx", help="trained model")
+    parser.add_argument(
+        "model",
+        nargs="+",
+        metavar="MODEL.onnx",
+        help="trained model; an encoder and a decoder exported apart make one chip",
+    )
     parser.add_argument(
         "--config", metavar="FILE", help="options as YAML; the keys are the options' names"
     )
@@ -26,9 +30,8 @@ def add(commands: common.Commands) -> None:
 
 def execute(args: argparse.Namespace, output: Output) -> int:
     options = from_sources(vars(args), args.config)
-    model = Path(args.model)
     with StageDisplay(output) as display:
-        outcome = pipeline.compile_model(model, options, display)
+        outcome = pipeline.compile_model(args.model, options, display)
     if outcome.up_to_date:
         output.result(f"{outcome.folder}: up to date")
     elif outcome.stopped_after is not None:

@@ -7,6 +7,7 @@ from hwcompile.compiler.frontend.finish import finish
 from hwcompile.compiler.frontend.load import describe_inputs, load_model
 from hwcompile.compiler.frontend.lower import lower
 from hwcompile.compiler.frontend.operators import OPERATORS
+from hwcompile.compiler.frontend.pair import load_models
 from hwcompile.compiler.frontend.planning import make_plan
 from hwcompile.compiler.frontend.trace import trace
 from hwcompile.compiler.frontend.vet import vet
@@ -16,6 +17,7 @@ __all__ = [
     "describe_inputs",
     "finish",
     "load_model",
+    "load_models",
     "lower",
     "make_plan",
     "trace",
