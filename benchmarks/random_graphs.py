@@ -173,11 +173,17 @@ def compare_model(made: Program, chip: Chip, runs: Sequence[Vectors]) -> None:
         got = model.run(given.inputs, given.caches.rows if given.caches else None)
         for key, want in expected(made, chip, given).items():
             if not np.array_equal(got[key], want):
-                where = np.argwhere(got[key] != want) if got[key].shape == want.shape else []
                 raise MismatchError(
-                    f"run {number}, output {key}: the chip model differs from the reference "
-                    f"in {len(where)} elements, first [sample, row, column] {list(where[:1])}"
+                    f"run {number}, output {key}: the chip model differs from the reference"
+                    + _where(got[key], want)
                 )
+
+
+def _where(got: IntArray, want: IntArray) -> str:
+    if got.shape != want.shape:
+        return f": shape {got.shape} instead of {want.shape}"
+    places = np.argwhere(got != want)
+    return f" in {len(places)} elements, first [sample, row, column] {places[0].tolist()}"
 
 
 def compare_oracle(made: Program, inputs: Mapping[str, IntArray], sample: int) -> None:

@@ -3,9 +3,9 @@
 Operations compute by the operation table; everything else is the machine of ``docs/hardware.md``:
 places in the data, key and value memories, the linear unit's input bank, loops and their bounds,
 streams cut short, caches that come in. A word is unknown until an instruction writes it, and to
-read an unknown word is an error; so is an element that does not fit, an address outside the memory,
-and an instruction that reads and writes the same place. Samples run side by side, as on as many
-chips::
+read an unknown word is an error; so is an element outside its interval or too wide for its memory,
+an address outside the memory, a row past the end of a value, and an instruction that reads and
+writes the same place. Samples run side by side, as on as many chips::
 
     model = ChipModel(chip, samples=4)
     model.run({"v0": tokens})       # [4, rows, 1]; memories stay as they are for the next run
@@ -69,7 +69,7 @@ class ChipModel:
             loaded = 0
             for loop in section.loops:
                 if loop.load:
-                    loaded = _length(caches)
+                    loaded = _rows_of(next(iter(caches.values()))) if caches else 0
                     for row in range(loaded):
                         self._row(loop, row, caches or {})
                     continue
@@ -84,7 +84,7 @@ class ChipModel:
         if section.kind == "once":
             return loop.rows
         received = [i.output for i in loop.body if i.unit == "receive"]
-        return min([loop.rows - loaded, *(inputs[key].shape[1] for key in received)])
+        return min(loop.rows - loaded, *(_rows_of(inputs[key]) for key in received))
 
     def _row(self, loop: Loop, row: int, inputs: Mapping[str, IntArray], loaded: int = 0) -> None:
         for instruction in loop.body:
@@ -102,6 +102,8 @@ class ChipModel:
         self, i: Instruction, row: int, inputs: Mapping[str, IntArray], loaded: int
     ) -> None:
         index = row if i.indexed else 0
+        if index >= self._values[i.output].rows:
+            raise _Fault("the value has no such row")
         reads: list[tuple[int, int]] = []
         if i.unit == "receive":
             result = self._receive(self.chip.inputs()[i.select], i, index - loaded, inputs)
@@ -129,37 +131,36 @@ class ChipModel:
     ) -> IntArray:
         values = [self._values[key] for key in op.inputs]
         a, b, c = (_at(operand, row) for operand in (i.a, i.b, i.c))
-        xs: tuple[IntArray, ...]
+        xs: list[IntArray]
         if isinstance(op, ir.Gather):
             table = self.chip.gathers[i.select][a : a + op.output.cols]
             return np.concatenate([self._read(at, 1, reads) for at in table], axis=1)
         if isinstance(op, ir.Attend):
             keys = index + 1 if op.causal else values[1].rows
-            xs = (
-                self._matrix(a, 1, values[0].cols, reads),
-                self._heads("key", b, keys, op.kv_heads, values[1].cols),
-                self._heads("value", b, keys, op.kv_heads, values[2].cols),
-                *(self._matrix(c, keys, 1, reads) for _ in values[3:]),
-            )
+            key, value = values[1:3]
+            xs = [
+                self._matrix(a, 1, values[0], reads),
+                self._heads("key", b, keys, op.kv_heads, key),
+                self._heads("value", b, keys, op.kv_heads, value),
+                *(self._matrix(c, keys, v, reads) for v in values[3:]),
+            ]
         elif isinstance(op, ir.SumRows):
-            xs = (
-                self._matrix(a, values[0].rows, values[0].cols, reads),
-                *(self._matrix(c, v.rows, v.cols, reads) for v in values[1:]),
-            )
+            bases = zip((a, c), values, strict=False)
+            xs = [self._matrix(base, v.rows, v, reads) for base, v in bases]
         elif isinstance(op, ir.Linear):
             if not i.reuse:
-                self._bank = self._matrix(a, 1, values[0].cols, reads)
+                self._bank = self._matrix(a, 1, values[0], reads)
             if self._bank is None or self._bank.shape[-1] != values[0].cols:
                 raise _Fault("the input bank does not hold the row")
-            xs = (self._bank,)
+            xs = [_inside(self._bank, values[0])]
         elif isinstance(op, ir.Delay) and index == 0:
             return np.broadcast_to(op.initial, (self.samples, op.output.cols))
         elif spec(op).rowwise:
             bases = zip((a, b), values, strict=False)
-            xs = tuple(self._matrix(base, 1, v.cols, reads) for base, v in bases)
+            xs = [self._matrix(base, 1, v, reads) for base, v in bases]
         else:
             raise _Fault(f"no model of the operands of {spec(op).name}")
-        result = spec(op).meaning(op, xs, index, 1)
+        result = spec(op).meaning(op, tuple(xs), index, 1)
         return np.broadcast_to(result, (self.samples, 1, op.output.cols))[:, 0]
 
     # -- memories
@@ -173,18 +174,21 @@ class ChipModel:
         reads.append((base, base + count))
         return found
 
-    def _matrix(self, base: int, rows: int, cols: int, reads: list[tuple[int, int]]) -> IntArray:
-        return self._read(base, rows * cols, reads).reshape(self.samples, rows, cols)
+    def _matrix(
+        self, base: int, rows: int, value: ir.Value, reads: list[tuple[int, int]]
+    ) -> IntArray:
+        found = self._read(base, rows * value.cols, reads)
+        return _inside(found.reshape(self.samples, rows, value.cols), value)
 
-    def _heads(self, space: Space, base: int, rows: int, heads: int, cols: int) -> IntArray:
+    def _heads(self, space: Space, base: int, rows: int, heads: int, value: ir.Value) -> IntArray:
         """Key or value rows ``[N, rows, cols]``, a word a head."""
         words = self._words[space]
         if base < 0 or base + rows * heads > words.shape[1]:
             raise _Fault(f"reads outside the {space} memory")
-        found = words[:, base : base + rows * heads, : cols // heads]
+        found = words[:, base : base + rows * heads, : value.cols // heads]
         if (found == _UNKNOWN).any():
             raise _Fault(f"reads {space} words from {base} on before all are written")
-        return found.reshape(self.samples, rows, cols)
+        return _inside(found.reshape(self.samples, rows, value.cols), value)
 
     def _write(self, i: Instruction, at: int, row: IntArray, reads: list[tuple[int, int]]) -> None:
         most = 1 << self._element_bits[i.space] - 1
@@ -211,9 +215,17 @@ class _Fault(Exception):
     """What an instruction does wrong."""
 
 
+def _inside(x: IntArray, value: ir.Value) -> IntArray:
+    """The matrix, when it lies in the interval of the value it should be."""
+    if x.min(initial=value.high) < value.low or x.max(initial=value.low) > value.high:
+        raise _Fault(f"what it reads as {value.key} is outside its interval")
+    return x
+
+
 def _at(operand: Operand, row: int) -> int:
     return operand.base + operand.stride * row
 
 
-def _length(caches: Mapping[str, IntArray] | None) -> int:
-    return int(next(iter(caches.values())).shape[1]) if caches else 0
+def _rows_of(matrix: IntArray) -> int:
+    """Of a matrix of all samples."""
+    return int(matrix.shape[1])
