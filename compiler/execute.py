@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from hwcompile.compiler.emit import manifest as manifests
 from hwcompile.compiler.errors import MismatchError, OutputError, UsageError
+from hwcompile.compiler.estimate.cells import CellLibrary
+from hwcompile.compiler.estimate.netlist import Netlist
 from hwcompile.compiler.estimate.targets import load_target
 from hwcompile.compiler.ir import serialise
 from hwcompile.compiler.ir.chip import Chip
 from hwcompile.compiler.ir.program import IntArray, Program
+from hwcompile.compiler.options import file_hash
 from hwcompile.hdl.top import TOP_NAME
 from hwcompile.passes.plan_chip import plan_chip
 from hwcompile.sim import reference
@@ -30,11 +33,12 @@ Results = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """A bundle on disk, opened."""
+    """A bundle on disk, opened. ``liberty``: the file it was mapped with, where it was given."""
 
     folder: Path
     manifest: manifests.Manifest
     program: Program
+    liberty: Path | None = None
 
     @property
     def model(self) -> Path | None:
@@ -43,11 +47,11 @@ class Design:
         return path if path.exists() else None
 
 
-def open_design(folder: str | Path) -> Design:
-    """Open a bundle.
+def open_design(folder: str | Path, liberty: str | None = None) -> Design:
+    """Open a bundle. ``liberty``: the file that it was mapped with, if it was one of the user's.
 
     Raises:
-        UsageError: no such bundle.
+        UsageError: no such bundle, or another liberty file.
         OutputError: written in another format.
         MismatchError: its program is damaged.
     """
@@ -64,7 +68,9 @@ def open_design(folder: str | Path) -> Design:
         program = serialise.load(path / "reference")
     except serialise.InvalidFile as error:
         raise MismatchError(f"{path}/reference: {error}", "rebuild the bundle") from error
-    return Design(path, manifest, program)
+    if liberty is not None and {"sha256": file_hash(liberty)} != manifest.options.get("liberty"):
+        raise UsageError(f"{path} was not mapped with {liberty}", "give the same file, or none")
+    return Design(path, manifest, program, Path(liberty) if liberty else None)
 
 
 def port_options(design: Design) -> dict[str, bool]:
@@ -215,17 +221,29 @@ def _run_gates(
     """The netlist that synthesis makes of the Verilog on disk, all samples side by side."""
     if caches is not None:
         raise UsageError("caches cannot be loaded into gates", "use --engine reference or rtl")
-    options = design.manifest.options
-    if options.get("liberty"):
-        raise UsageError("gates of a liberty file of your own cannot be simulated", "use rtl")
-    target = load_target(str(options.get("target", "nangate45")))
-    rtl = design.folder / "rtl"
-    files = [rtl / name for name in (rtl / "filelist.f").read_text(encoding="utf-8").split()]
-    netlist = mapped_chip(files, TOP_NAME, target, jobs)
+    netlist, library = gates(design, jobs)
     ports = planned(design).ports
-    results = simulate_gates(netlist, target.library, ports, chip_samples(ports, inputs))
+    results = simulate_gates(netlist, library, ports, chip_samples(ports, inputs))
     arrays = output_arrays(ports, results)
     return {o.model_name: arrays[o.value] for o in design.program.outputs}
+
+
+def gates(design: Design, jobs: int = 1) -> tuple[Netlist, CellLibrary]:
+    """The netlist of a bundle's Verilog at its target and clock period, and its cells.
+
+    Raises:
+        UsageError: it was mapped with a liberty file that was not given.
+    """
+    options = design.manifest.options
+    if options.get("liberty") and design.liberty is None:
+        raise UsageError(
+            "this bundle was mapped with a liberty file of yours", "give it with --liberty FILE"
+        )
+    target = load_target(str(options.get("target", "nangate45")), design.liberty)
+    rtl = design.folder / "rtl"
+    files = [rtl / name for name in (rtl / "filelist.f").read_text(encoding="utf-8").split()]
+    goal = options.get("clock_period_ns")
+    return mapped_chip(files, TOP_NAME, target, jobs, goal_ns=goal), target.library
 
 
 # --- generation -----------------------------------------------------------------------------------

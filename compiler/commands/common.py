@@ -47,6 +47,13 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         default="reference",
         help="numpy integer reference, simulation of the Verilog in the bundle, or of its gates",
     )
+    add_liberty(parser)
+
+
+def add_liberty(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--liberty", metavar="FILE", help="the liberty file that the bundle was mapped with"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

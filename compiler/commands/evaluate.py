@@ -34,7 +34,7 @@ def add(commands: common.Commands) -> None:
 
 
 def execute(args: argparse.Namespace, output: Output) -> int:
-    design = engines.open_design(args.design)
+    design = engines.open_design(args.design, args.liberty)
     data = engines.read_npz(args.data)
     found = evaluation.evaluate(design, data, args.metric, args.model, args.engine, args.limit)
     output.result(f"{found.metric} over {found.items} samples")

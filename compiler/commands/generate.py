@@ -41,7 +41,7 @@ def add(commands: common.Commands) -> None:
 
 
 def execute(args: argparse.Namespace, output: Output) -> int:
-    design = engines.open_design(args.design)
+    design = engines.open_design(args.design, args.liberty)
     vocabulary = read_vocabulary(args.vocab) if args.vocab else None
     prompt, source = _tokens(args, design, vocabulary)
     made = engines.generate(

@@ -38,7 +38,7 @@ def add(commands: common.Commands) -> None:
 
 
 def execute(args: argparse.Namespace, output: Output) -> int:
-    design = engines.open_design(args.design)
+    design = engines.open_design(args.design, args.liberty)
     feeds = engines.read_npz(args.inputs)
     results = engines.run(design, feeds, args.engine, args.outputs, args.limit, args.jobs)
     if args.output:

@@ -19,12 +19,22 @@ def add(commands: common.Commands) -> None:
     )
     parser.add_argument("design", metavar="DIR", help="design bundle")
     parser.add_argument("--level", choices=("fast", "full"), default="fast", help="how thoroughly")
+    common.add_liberty(parser)
+    for name in ("calibration", "scenario", "figures"):
+        about = f"full: the file that --{name} named, to compile again"
+        parser.add_argument(f"--{name}", metavar="FILE", help=about)
+    parser.add_argument("--model", metavar="M.onnx", help="full: the model, if no copy is inside")
+    common.add_jobs(parser)
     common.add_json(parser)
     common.add_progress(parser)
 
 
 def execute(args: argparse.Namespace, output: Output) -> int:
-    found = audit.verify(args.design, args.level, lambda text: output.message(text, level=1))
+    names = ("liberty", "calibration", "scenario", "figures", "model")
+    files = {name: path for name in names if (path := getattr(args, name)) is not None}
+    found = audit.verify(
+        args.design, args.level, lambda text: output.message(text, level=1), files, args.jobs
+    )
     for check in found:
         output.result(f"{check.module}: {check.status} ({check.method})")
     output.document([{"module": c.module, "status": c.status, "method": c.method} for c in found])

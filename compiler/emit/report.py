@@ -20,7 +20,7 @@ from hwcompile.compiler.estimate.ledger import Quantity
 SCHEMA = "hwcompile-report"
 SCHEMA_VERSION = 1
 
-Status = Literal["proven", "bounded", "simulated", "failed", "not verified"]
+Status = Literal["proven", "bounded", "simulated", "rebuilt", "failed", "not verified"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from hwcompile.compiler import audit, evaluate, execute
+from hwcompile.compiler import audit, evaluate, execute, rebuild
 from hwcompile.compiler.cli import main
 from hwcompile.compiler.emit import manifest
 from hwcompile.compiler.errors import MismatchError
@@ -103,8 +103,45 @@ def test_both_engines_generate_the_same(design: Path, capsys: pytest.CaptureFixt
 def test_the_audit_is_green_and_names_every_module(design: Path) -> None:
     found = audit.verify(design)
     assert {check.module for check in found} >= {"hw_top", "hw_core", "hw_matrix_0"}
-    apart = {check.module for check in found if check.status != "simulated"}
-    assert apart <= {"hw_full_adders", "hw_half_adders"}
+    status = {check.module: check.status for check in found}
+    assert all(status[name] == "proven" for name in status if name.startswith("hw_matrix_"))
+    assert status["hw_full_adders"] == status["hw_half_adders"] == "proven"
+    assert [name for name, s in status.items() if s == "not verified"] == [found[-1].module]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("constraints/design.sdc", "create_clock", "create_clock -add"),
+        ("flow/orfs/config.mk", "CORE_UTILIZATION = 40", "CORE_UTILIZATION = 90"),
+        ("hw_top.core", "lint", "lint "),
+        ("sim/Makefile", "\n", "\n\n"),
+        ("report.html", "<title>", "<title>Cheap "),
+    ],
+)
+def test_an_edited_file_of_a_bundle(
+    name: str, old: str, new: str, design: Path, tmp_path: Path
+) -> None:
+    """The audit notices it without the manifest."""
+    copy = Path(shutil.copytree(design, tmp_path / "copy"))
+    opened = execute.open_design(copy)
+    hardware = audit.rebuild(opened)
+    rebuild.compare_following(opened, hardware)
+    text = (copy / name).read_text()
+    assert old in text
+    (copy / name).write_text(text.replace(old, new, 1))
+    with pytest.raises(MismatchError, match=name):
+        rebuild.compare_following(opened, hardware)
+
+
+@pytest.mark.parametrize("name", ["netlist/hw_matrix_0.v", "report.json"])
+def test_an_edited_netlist_or_report(name: str, design: Path, tmp_path: Path) -> None:
+    """Compiling the bundle's model again notices it."""
+    copy = Path(shutil.copytree(design, tmp_path / "copy"))
+    text = (copy / name).read_text()
+    (copy / name).write_text(text.replace("1", "2", 1))
+    with pytest.raises(MismatchError, match=name):
+        rebuild.compiled_anew(execute.open_design(copy), {}, 1, lambda text: None)
 
 
 def test_the_simulation_runs_without_us(design: Path, tmp_path: Path) -> None:
