@@ -275,7 +275,7 @@ def _assemble(
             queue[k] = np.append(queue[k], start[g] + k)
         queues.append(queue)
     first = shared[-1].end if shared else int(start[-1])
-    stages = [*shared, *_compress(queues, first)]
+    stages = [*shared, *compress(queues, first)]
     upper = [q[0] if len(q) else -1 for queue in queues for q in queue]
     return replace(block, stages=tuple(stages), upper_bits=np.array(upper, np.int64))
 
@@ -283,7 +283,7 @@ def _assemble(
 _ARITY: dict[GateKind, int] = {"full_adder": 3, "half_adder": 2, "xor": 2}
 
 
-def _compress(queues: list[list[IntArray]], first: int) -> list[Stage]:
+def compress(queues: list[list[IntArray]], first: int) -> list[Stage]:
     """Compress trees level by level, in place, until each column holds one bit.
 
     ``queues[g][k]``: bits of column k of tree g, oldest first. ``first``: the next free bit number.

@@ -268,8 +268,8 @@ def _intervals(graph: AdderGraph, level: IntArray) -> tuple[IntArray, IntArray]:
         c = _coefficients(graph, by_level, first, last)
         least, greatest = graph.low[first:last], graph.high[first:last]
         up, down = np.maximum(c, 0), np.minimum(c, 0)
-        low = low + up @ least + down @ greatest
-        high = high + up @ greatest + down @ least
+        low += (up @ least + down @ greatest).astype(np.int64)
+        high += (up @ greatest + down @ least).astype(np.int64)
     return low, high
 
 
