@@ -149,8 +149,8 @@ def _group_query(b: Builder, call: Call) -> list[str]:
     """com.microsoft GroupQueryAttention: causal, keys and values perhaps packed behind queries."""
     at, q = call.attributes, call.inputs[0]
     heads, kv_heads = at["num_heads"], at["kv_num_heads"]
-    if at.get("softcap", 0.0) or at.get("local_window_size", -1) > 0 or call.input(10):
-        raise Unsupported("soft-capped, windowed or biased attention", "use plain attention")
+    if at.get("softcap", 0.0) or call.input(10):
+        raise Unsupported("soft-capped or biased attention", "use plain attention")
     if call.input(1):
         k, v = call.inputs[1:3]
     else:
@@ -163,8 +163,17 @@ def _group_query(b: Builder, call: Call) -> list[str]:
         even = bool(at.get("rotary_interleaved", 0))
         q, k = (_rotate(b, x, tables[0], tables[1], even) for x in (q, k))
     k, v, past = _with_past(b, call, k, v, 3)
-    out, _ = _attend(b, q, k, v, "", past, at.get("scale", 0.0))
+    window = _window(b, at.get("local_window_size", -1), b.shape(q)[2], b.shape(k)[2], past)
+    out, _ = _attend(b, q, k, v, "", past, at.get("scale", 0.0), hidden=window)
     return [join_heads(b, out), k, v][: max(call.outputs, 1)]
+
+
+def _window(b: Builder, size: int, rows: int, keys: int, past: int) -> str:
+    """The additive mask of the keys that lie ``size`` or more rows behind, or ``""``."""
+    if size <= 0:
+        return ""
+    behind = past + np.arange(rows)[:, None] - np.arange(keys)[None, :] >= size
+    return b.constant(np.where(behind, HIDDEN, 0.0).astype(np.float32))
 
 
 def _rows_of_table(b: Builder, table: str, rows: int) -> str:

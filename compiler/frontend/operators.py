@@ -10,9 +10,11 @@ from collections.abc import Mapping
 
 from hwcompile.compiler.frontend.attention_operators import ATTENTION_OPERATORS
 from hwcompile.compiler.frontend.call import Operator
+from hwcompile.compiler.frontend.contrib_operators import CONTRIB_OPERATORS
 from hwcompile.compiler.frontend.elementwise_operators import ELEMENTWISE_OPERATORS
 from hwcompile.compiler.frontend.norm_operators import NORM_OPERATORS
 from hwcompile.compiler.frontend.product_operators import PRODUCT_OPERATORS
+from hwcompile.compiler.frontend.qonnx_operators import QONNX_OPERATORS
 from hwcompile.compiler.frontend.quantised_operators import QUANTISED_OPERATORS
 from hwcompile.compiler.frontend.recurrent_operators import RECURRENT_OPERATORS
 from hwcompile.compiler.frontend.shape_operators import SHAPE_OPERATORS
@@ -27,4 +29,6 @@ OPERATORS: Mapping[tuple[str, str], Operator] = {
     **WINDOW_OPERATORS,
     **QUANTISED_OPERATORS,
     **RECURRENT_OPERATORS,
+    **CONTRIB_OPERATORS,
+    **QONNX_OPERATORS,
 }

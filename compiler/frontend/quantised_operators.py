@@ -21,6 +21,9 @@ from hwcompile.compiler.frontend.narrow_types import NARROW_FLOATS, round_to_typ
 from hwcompile.compiler.frontend.window_operators import WINDOW_OPERATORS
 from hwcompile.compiler.ir.tensor_graph import Array
 
+#: A step of an activation that only the range of a mask explains (its range is beyond 1e4).
+_MASK_STEP = 1e4 / 255
+
 
 def _is_number(b: Builder, key: str) -> bool:
     """Whether a tensor is an activation that stands for its float value already."""
@@ -53,7 +56,7 @@ def _real(b: Builder, operand: tuple[str, ...], axis: int = 1, block: int = 0) -
     return b.emit("Mul", [y, b.constant(np.asarray(factor, np.float32))])
 
 
-def _onto(b: Builder, x: str, zero: str) -> str:
+def onto(b: Builder, x: str, zero: str) -> str:
     """``x`` on the half line its grid covers, when the zero point is the grid's first or last."""
     if not zero or b.value(zero, "zero point").size != 1:
         return x
@@ -65,16 +68,35 @@ def _onto(b: Builder, x: str, zero: str) -> str:
     return with_scalar(b, "Min", x, 0.0) if int(point) == limits.max else x
 
 
+def dequantised(b: Builder, x: str, scale: str, zero: str, axis: int) -> str:
+    """The float value of a quantised tensor with its scale and zero point (``""``: none)."""
+    return _real(b, (x, scale, zero), axis)
+
+
 def _dequantize(b: Builder, call: Call) -> list[str]:
     axis, block = call.attributes.get("axis", 1), call.attributes.get("block_size", 0)
     return [_real(b, (call.inputs[0], call.inputs[1], call.input(2)), axis, block)]
 
 
+def _quantiser_note(b: Builder, call: Call) -> str:
+    scale = b.value(call.inputs[1], "scale") if b.is_constant(call.inputs[1]) else np.zeros(1)
+    if scale.astype(np.float64).max(initial=0.0) > _MASK_STEP:
+        return (
+            f"warning: {b.origin}: one step is {float(scale.max()):.3g}: the file was quantised "
+            "through a mask of minus infinity, which ruins it; compiled without that rounding, "
+            "the design is better than the file, and differs from it"
+        )
+    return f"{b.origin}: activation quantiser taken for the identity: the chip rounds by itself"
+
+
 def _quantize(b: Builder, call: Call) -> list[str]:
     x = call.inputs[0]
     if not b.is_constant(x):
-        b.notes.append(f"{b.origin}: activation quantiser taken for the identity")
-        return [_onto(b, x, call.input(2)) if call.input(2) else with_scalar(b, "Max", x, 0.0)]
+        note = _quantiser_note(b, call)
+        b.notes.append(note)
+        if note.startswith("warning"):
+            return [x]
+        return [onto(b, x, call.input(2)) if call.input(2) else with_scalar(b, "Max", x, 0.0)]
     at = call.attributes
     axis, block = at.get("axis", 1), at.get("block_size", 0)
     code = at.get("like", 0) or at.get("output_dtype", 0) or onnx.TensorProto.UINT8
@@ -101,7 +123,7 @@ def _grid(x: Array, scale: Array, offset: Array | float, code: int) -> Array:
 def _stored(b: Builder, x: str, scale: str, zero: str) -> str:
     """The result of an integer operator: what its grid makes of a constant, or of activations."""
     if not b.is_constant(x):
-        return _onto(b, x, zero)
+        return onto(b, x, zero)
     kind = b.value(zero, "zero point").dtype if zero else np.dtype(np.uint8)
     factor = b.value(scale, "scale").astype(np.float32)
     offset = b.value(zero, "zero point").astype(np.float32) if zero else 0.0
@@ -170,13 +192,13 @@ def _qgemm(b: Builder, call: Call) -> list[str]:
         out = with_scalar(b, "Mul", out, at["alpha"])
     if call.input(6):
         out = b.emit("Add", [out, _accumulator(b, i[6], i[1], i[4])])
-    return [_onto(b, out, call.input(8))]
+    return [onto(b, out, call.input(8))]
 
 
 def _qlinear_binary(op: str) -> Operator:
     def operator(b: Builder, call: Call) -> list[str]:
         i = call.inputs
-        return [_onto(b, b.emit(op, [_real(b, i[0:3]), _real(b, i[3:6])]), call.input(7))]
+        return [onto(b, b.emit(op, [_real(b, i[0:3]), _real(b, i[3:6])]), call.input(7))]
 
     return operator
 
@@ -203,20 +225,20 @@ def _matmul_nbits(b: Builder, call: Call) -> list[str]:
         raise Unsupported(f"packed weights of {bits} bits or with an index", "use 4 or 8 bits")
     blocks = -(-k // block)
     packed = b.value(call.inputs[1], "weight").reshape(n, blocks, -1)
-    q = _unpack(packed, bits)[:, :, :block].astype(np.float32)
+    q = unpacked(packed, bits)[:, :, :block].astype(np.float32)
     scale = b.value(call.inputs[2], "scale").astype(np.float32).reshape(n, blocks, 1)
     zero: Array = np.full((n, blocks), 1 << bits - 1, np.float32)
     if call.input(3):
         given = b.value(call.inputs[3], "zero point")
         whole = given.dtype.kind == "f" or prod(given.shape) == n * blocks
-        zero = given if whole else _unpack(given.reshape(n, -1), bits)[:, :blocks]
+        zero = given if whole else unpacked(given.reshape(n, -1), bits)[:, :blocks]
         zero = zero.astype(np.float32).reshape(n, blocks)
     weight = ((q - zero[:, :, None]) * scale).reshape(n, -1)[:, :k]
     out = b.emit("MatMul", [call.inputs[0], b.constant(np.ascontiguousarray(weight.T))])
     return [b.emit("Add", [out, call.inputs[5]]) if call.input(5) else out]
 
 
-def _unpack(packed: Array, bits: int) -> Array:
+def unpacked(packed: Array, bits: int) -> Array:
     """Low bits first, along the last axis."""
     if bits == 8:
         return packed
