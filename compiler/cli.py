@@ -14,6 +14,7 @@ from pathlib import Path
 from hwcompile import __version__
 from hwcompile.compiler.commands import (
     compile_model,
+    diff,
     estimate,
     evaluate,
     explore,
@@ -29,7 +30,7 @@ from hwcompile.compiler.console import Output
 from hwcompile.compiler.errors import ExitCode, HwcompileError
 
 _COMMANDS = (
-    *(compile_model, run, generate, verify, evaluate, estimate, explore),
+    *(compile_model, run, generate, verify, evaluate, estimate, explore, diff),
     *(report, inspect_model, targets, lists),
 )
 _EPILOG = """examples:

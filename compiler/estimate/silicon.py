@@ -584,3 +584,10 @@ def _record_nre(ledger: Ledger, facts: DesignFacts, tables: Tables, node: str) -
         "node.wafer_usd",
         note="new weights: their masks, verification and tape-out, one lot",
     )
+    ledger.derive(
+        "nre.respin_weeks",
+        "weeks",
+        "weeks",
+        f"weeks=masks.weeks.{facts.respin_scope}",
+        note="from new weights to chips; metal and via on base wafers that are banked",
+    )

@@ -1,0 +1,210 @@
+"""What a re-spin to new weights changes: numbers, modules, cells and nets, masks, cost, time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from hwcompile.compiler import pipeline, structural
+from hwcompile.compiler.errors import UsageError
+from hwcompile.compiler.estimate import nodes
+from hwcompile.compiler.estimate.facts import DesignFacts
+from hwcompile.compiler.estimate.ledger import Ledger, Quantity
+from hwcompile.compiler.estimate.lora import LoraShape, record_lora
+from hwcompile.compiler.estimate.scenario import DEFAULT, load_scenario
+from hwcompile.compiler.estimate.service import record_service
+from hwcompile.compiler.estimate.silicon import record_silicon
+from hwcompile.compiler.execute import open_design, port_options
+from hwcompile.compiler.ir import program as ir
+from hwcompile.compiler.ir.program import Program
+from hwcompile.compiler.options import Options
+from hwcompile.compiler.stages import Listener
+from hwcompile.compiler.structural import ModuleChange
+from hwcompile.passes.plan_chip import plan_chip
+
+Masks = Literal["none", "via", "metal", "all"]
+
+RULES: Mapping[Masks, str] = {
+    "none": "no netlist differs: no mask changes",
+    "via": "the weights are in vias",
+    "metal": "every netlist that differs has the same cells: only connections, thus metal, change",
+    "all": "cells differ: all masks change, unless spare cells are placed and wired",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LayerChange:
+    """Constants of one operation. ``module``: its weight block, where it has one."""
+
+    layer: str
+    kind: str
+    module: str
+    constants: int
+    changed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """One side: what it computes, its netlists by module, what the estimator knows of it."""
+
+    name: str
+    program: Program
+    ports: Mapping[str, bool]
+    netlists: Mapping[str, str]
+    facts: DesignFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """``quantities``: cost and time of the re-spin, and of the adapter when one was asked for."""
+
+    old: str
+    new: str
+    layers: tuple[LayerChange, ...]
+    modules: tuple[ModuleChange, ...]
+    masks: Masks
+    rule: str
+    quantities: tuple[Quantity, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        content = dataclasses.asdict(self)
+        content["quantities"] = {
+            q.pop("name"): {key: q[key] for key in ("unit", "low", "mid", "high", "formula")}
+            for q in content["quantities"]
+        }
+        return content
+
+
+# --- the two sides --------------------------------------------------------------------------------
+
+
+def read_design(path: Path, options: Options, listener: Listener | None = None) -> Design:
+    """A bundle as it lies on disk, or a model, which is compiled up to its netlists."""
+    if path.is_dir():
+        design = open_design(path, options.liberty)
+        folder = path / "netlist"
+        netlists = {f.stem: f.read_text("utf-8") for f in sorted(folder.glob("*.v"))}
+        facts = pipeline.read_report(path)["estimate"]["facts"]
+        ports = port_options(design)
+        return Design(path.name, design.program, ports, netlists, DesignFacts.from_json(facts))
+    plain = replace(options, dry_run=True, verify="none")
+    made = pipeline.compile_model(path, plain, listener).artefacts
+    netlists = {
+        name.removesuffix(".v"): text
+        for name, text in made["silicon"].files.items()
+        if name.endswith(".v")
+    }
+    ports = {"logits_port": options.logits_port, "cache_port": options.cache_port}
+    return Design(path.stem, made["program"], ports, netlists, made["estimate"].facts)
+
+
+# --- the difference -------------------------------------------------------------------------------
+
+
+def difference(old: Design, new: Design, options: Options, lora_rank: int | None) -> Difference:
+    """Compare two designs of one architecture.
+
+    Raises:
+        UsageError: they are not of one architecture: their first operations that differ are named.
+    """
+    check_architecture(old.program, new.program)
+    modules = _modules(old.netlists, new.netlists)
+    masks = _masks(modules, new.facts)
+    quantities = _prices(new, masks, options, lora_rank)
+    layers = _layers(old, new)
+    return Difference(old.name, new.name, layers, modules, masks, RULES[masks], quantities)
+
+
+def check_architecture(old: Program, new: Program) -> None:
+    """Raise UsageError unless both have the same operations on the same shapes."""
+    first, second = ([_outline(op) for op in p.operations] for p in (old, new))
+    if first == second:
+        return
+    pairs = zip(first, second, strict=False)
+    where = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
+    said = [made[where] if where < len(made) else "nothing" for made in (first, second)]
+    raise UsageError(
+        f"these are not of one architecture: operation {where} is {said[0]}, then {said[1]}",
+        "diff compares a model with its successor of the same shape, quantised the same way",
+    )
+
+
+def _outline(op: ir.Operation) -> str:
+    sizes = [f"{name}{list(array.shape)}" for name, array in _arrays(op)]
+    out = op.output
+    return " ".join([type(op).__name__, f"to {out.rows}x{out.cols}", *sizes])
+
+
+def _arrays(op: ir.Operation) -> list[tuple[str, np.ndarray[Any, Any]]]:
+    named = [(f.name, getattr(op, f.name)) for f in dataclasses.fields(op)]
+    return [(name, value) for name, value in named if isinstance(value, np.ndarray)]
+
+
+def _layers(old: Design, new: Design) -> tuple[LayerChange, ...]:
+    unit = plan_chip(new.program, (), **new.ports).unit("linear")
+    blocks = (
+        {op.output.key: f"hw_matrix_{number}" for number, op in enumerate(unit.operations)}
+        if unit
+        else {}
+    )
+    found = []
+    for before, after in zip(old.program.operations, new.program.operations, strict=True):
+        pairs = list(zip(_arrays(before), _arrays(after), strict=True))
+        if not pairs:
+            continue
+        found.append(
+            LayerChange(
+                after.origin or after.output.key,
+                type(after).__name__,
+                blocks.get(after.output.key, ""),
+                sum(a.size for (_, a), _ in pairs),
+                sum(int((a != b).sum()) for (_, a), (_, b) in pairs),
+            )
+        )
+    return tuple(found)
+
+
+def _modules(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[ModuleChange, ...]:
+    found = []
+    for name in dict.fromkeys((*old, *new)):
+        if name in old and name in new:
+            found.append(structural.compare(name, old[name], new[name]))
+        else:
+            is_new = name in new
+            found.append(structural.only(name, (new if is_new else old)[name], is_new))
+    return tuple(found)
+
+
+def _masks(modules: tuple[ModuleChange, ...], facts: DesignFacts) -> Masks:
+    kinds = [m.change for m in modules]
+    if all(kind == "same" for kind in kinds):
+        return "none"
+    if facts.respin_scope != "all":
+        return facts.respin_scope
+    return "all" if "cells" in kinds else "metal"
+
+
+# --- its price ------------------------------------------------------------------------------------
+
+
+def _prices(new: Design, masks: Masks, options: Options, rank: int | None) -> tuple[Quantity, ...]:
+    tables = pipeline.tables(options)
+    node = nodes.nearest(tables["nodes"], new.facts.node_nm)
+    ledger = Ledger()
+    facts = new.facts if masks == "none" else replace(new.facts, respin_scope=masks)
+    record_silicon(ledger, facts, tables, node)
+    record_service(ledger, facts, load_scenario(options.scenario or DEFAULT), tables)
+    wanted = [] if masks == "none" else ["nre.variable_masks_usd", "nre.respin_usd"]
+    wanted += [] if masks == "none" else ["nre.respin_weeks"]
+    wanted.append("nre.total_usd")
+    if rank is not None:
+        sizes = tuple(op.weight.shape for op in new.program.operations if isinstance(op, ir.Linear))
+        record_lora(ledger, LoraShape(rank, sizes), tables)
+        wanted += [q.name for q in ledger if q.name.startswith("lora.")]
+    return tuple(ledger[name] for name in wanted)
