@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hwcompile.compiler.errors import BudgetError
 from hwcompile.compiler.ir import graph
 from hwcompile.compiler.ir.program import IntArray, Program
-from hwcompile.passes import quantise
+from hwcompile.passes import grids, quantise
 from hwcompile.passes.calibrate import Calibration, Feeds
 from hwcompile.passes.grids import FloatArray
 from hwcompile.passes.needs import Widths
@@ -81,7 +81,7 @@ def run(
     Raises BudgetError when ``min_agreement`` is out of reach.
     """
     options = options or QuantiseOptions()
-    lines = [f"calibration: {calibration.source}"]
+    lines = [f"calibration: {calibration.source}", *_weight_lines(net, options)]
     best: Quantised | None = None
     for bits in STEPS if activation_bits is None else (activation_bits,):
         program = quantise.run(
@@ -103,6 +103,23 @@ def run(
             "allow wider activations or weights",
         )
     return replace(best, lines=tuple(lines))
+
+
+def _weight_lines(net: graph.Graph, options: QuantiseOptions) -> list[str]:
+    """How many matrices keep integers of the file, and what rounding costs the others."""
+    matrices = [op for op in net.operations if isinstance(op, graph.Linear)]
+    kept = [op for op in matrices if op.grid_values is not None and options.weights == "auto"]
+    lines = [f"{len(kept)} matrices keep the integers of the file"] if kept else []
+    rounded = [op.weight for op in matrices if not any(op is k for k in kept) and op.weight.any()]
+    if rounded:
+        bits = quantise.WEIGHT_BITS[options.weights]
+        errors = [grids.relative_error(weight, bits) for weight in rounded]
+        lines.append(
+            f"{len(rounded)} matrices are rounded to {bits} bits: "
+            f"relative error of a weight {np.median(errors):.2%} in the middle, "
+            f"{max(errors):.2%} at most"
+        )
+    return lines
 
 
 def _widths(base: Widths, bits: int) -> Widths:

@@ -206,6 +206,14 @@ def free_weights(weight: FloatArray, bits: int, importance: FloatArray) -> Weigh
     return Weights(integers, multiplier, shift)
 
 
+def relative_error(weight: FloatArray, bits: int) -> float:
+    """Root mean square of what rounding to a power of two a column changes, by that of weights."""
+    importance = np.ones(len(weight))
+    near = power_of_two_weights(weight, bits, importance)
+    change = near.integers * near.step - weight
+    return float(np.sqrt((change**2).mean() / (weight**2).mean()))
+
+
 def given_weights(integers: IntArray, scale: FloatArray, bits: int) -> Weights:
     """Integers of the file, never changed: a multiplier and shift a column for their scale."""
     pairs = [multiplier_shift(float(s), bits) for s in scale]

@@ -40,6 +40,12 @@ def _parameter(b: Builder, key: str, shape: tuple[int, ...], axis: int, block: i
     return array.reshape([-1 if i == axis % len(shape) else 1 for i in range(len(shape))])
 
 
+def _note_blocks(b: Builder, block: int) -> None:
+    b.notes.append(
+        f"{b.origin}: weights with a scale for every {block} rows: re-scaled to one a column"
+    )
+
+
 def _real(b: Builder, operand: tuple[str, ...], axis: int = 1, block: int = 0) -> str:
     """The float value of a quantised tensor; ``operand``: its key, scale and zero point ("")."""
     x, scale, zero = operand
@@ -50,6 +56,8 @@ def _real(b: Builder, operand: tuple[str, ...], axis: int = 1, block: int = 0) -
     offset = _parameter(b, zero, shape, axis, block) if zero else np.float32(0)
     if b.is_constant(x):
         q = b.value(x, "weight").astype(np.float32)
+        if block and block < shape[axis]:
+            _note_blocks(b, block)
         return b.constant(np.asarray((q - offset) * factor, np.float32))
     y = b.emit("Cast", [x], {"to": np.dtype(np.float32)})
     y = b.emit("Sub", [y, b.constant(np.asarray(offset, np.float32))])
@@ -234,6 +242,8 @@ def _matmul_nbits(b: Builder, call: Call) -> list[str]:
         zero = given if whole else unpacked(given.reshape(n, -1), bits)[:, :blocks]
         zero = zero.astype(np.float32).reshape(n, blocks)
     weight = ((q - zero[:, :, None]) * scale).reshape(n, -1)[:, :k]
+    if blocks > 1:
+        _note_blocks(b, block)
     out = b.emit("MatMul", [call.inputs[0], b.constant(np.ascontiguousarray(weight.T))])
     return [b.emit("Add", [out, call.inputs[5]]) if call.input(5) else out]
 
