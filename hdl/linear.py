@@ -274,14 +274,14 @@ class Linear(wiring.Component):
             acc = Signal(plan.acc_bits * plan.trees, name=f"acc_{number}")
             m.d.sync += chosen.eq(self.select == number)
             x = Cat(*(plane[: plan.inputs] for plane in planes[: plan.planes]))
-            controls = {"en": pipe["valid"] & chosen, "first": pipe["first"]}
+            controls = {"first": pipe["first"]}
             if plan.phases > 1:
                 controls["phase"] = pipe["phase"][: phase_bits(plan.phases)] & chosen.replicate(
                     phase_bits(plan.phases)
                 )
             ports: dict[str, Value] = {"i_clk": ClockSignal(), "o_acc": acc}
             for name, value in controls.items():
-                own = Signal(len(value), name=f"{name}_{number}", reset_less=name != "en")
+                own = Signal(len(value), name=f"{name}_{number}", reset_less=True)
                 ports[f"i_{name}"] = own
                 m.d.sync += own.eq(value)
             m.submodules[f"block_{number}"] = Instance(

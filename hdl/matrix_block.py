@@ -65,7 +65,6 @@ def matrix_block_verilog(block: WeightBlock, name: str, decode: PhaseDecode = "l
 
 def _ports(block: WeightBlock) -> Iterator[str]:
     yield "    input  wire clk,"
-    yield "    input  wire en,"
     yield "    input  wire first,"
     if block.phases > 1:
         yield f"    input  wire {_range(phase_bits(block.phases))}phase,"
@@ -360,21 +359,21 @@ def _counts(block: WeightBlock) -> Iterator[str]:
 def _accumulators(block: WeightBlock) -> Iterator[str]:
     shift, p = block.lower_bits, block.planes
     words = []
-    yield "  always @(posedge clk)\n    if (en) begin"
+    yield "  always @(posedge clk) begin"
     for g, w in enumerate(block.upper_widths.tolist()):
         pad = block.acc_bits - (w + shift if w else 0)
         if w:
-            yield f"      upper{g} <= sum{g};"
+            yield f"    upper{g} <= sum{g};"
             if shift:
                 pieces = [_slice(f"lower{g}", shift, p, shift - p)] if shift > p else []
                 pieces += [_slice(f"upper{g}", w, 0, min(w, p))]
                 pieces += [f"{p - w}'d0"] if w < p else []
-                yield f"      lower{g} <= {_concat(pieces)};"
+                yield f"    lower{g} <= {_concat(pieces)};"
                 words.append(f"lower{g}")
             words.append(f"upper{g}")
         if pad:
             words.append(f"{pad}'d0")
-    yield "    end"
+    yield "  end"
     yield f"  assign acc = {_concat(words)};"
 
 
@@ -397,7 +396,7 @@ def _unused(block: WeightBlock) -> Iterator[str]:
     if not np.diff(block.feedback_start).any():
         unused.append("first")
     if not len(block.upper_bits):
-        unused += ["clk", "en"]
+        unused.append("clk")
     if block.phases > 1 and not (_varies(block.tap_sign).any() or _varies(block.leaf_mask).any()):
         unused.append("phase")
     if unused:

@@ -27,7 +27,6 @@ def simulate_block(
     rows = len(x)
     planes = [_words(plane) for plane in offset_planes(x, block.x_bits, block.planes)]
     gates = GateSimulator(netlist, library, rows)
-    gates.set("en", [1] * rows)
     columns: list[IntArray] = []
     for phase in range(block.phases):
         if block.phases > 1:

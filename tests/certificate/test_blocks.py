@@ -108,7 +108,6 @@ def edited(files: list[Path], pattern: str, new: str, number: int = 0) -> list[P
         (1, r"~first", "1'b1", "although first is 1"),
         (1, r"\{(\d+)\{~first\}\}", r"{\1{first}}", "accumulator"),
         (1, r"back0\[1\]", "back0[0]", "column 0"),
-        (1, r"if \(en\)", "if (en | first)", "although en is 0"),
         (1, r"a \^ b \^ c", "a ^ b ^ ~c", "does not add"),
         (1, r"posedge", "negedge", "falling"),
     ],
