@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 
@@ -34,10 +35,29 @@ class UsageError(HwcompileError):
     code = ExitCode.USAGE
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A node that cannot be compiled; names are safe to print. ``place``: layer path, or ""."""
+
+    operator: str
+    name: str
+    place: str
+    why: str
+    hint: str
+
+    def __str__(self) -> str:
+        where = f" in {self.place}" if self.place else ""
+        return f"{self.operator} '{self.name}'{where}: {self.why}; {self.hint}"
+
+
 class ModelError(HwcompileError):
-    """The model file is invalid, unsupported or needs a shape."""
+    """The model file is invalid, unsupported or needs a shape. ``problems``: every bad node."""
 
     code = ExitCode.MODEL
+
+    def __init__(self, message: str, hint: str = "", problems: tuple[Problem, ...] = ()) -> None:
+        super().__init__(message, hint)
+        self.problems = problems
 
 
 class BudgetError(HwcompileError):

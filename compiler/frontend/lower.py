@@ -13,7 +13,7 @@ from math import prod
 
 import numpy as np
 
-from hwcompile.compiler.errors import ModelError
+from hwcompile.compiler.errors import ModelError, Problem
 from hwcompile.compiler.frontend import forms, padding
 from hwcompile.compiler.frontend.builder import Unsupported
 from hwcompile.compiler.frontend.lower_elementwise import ELEMENTWISE
@@ -23,7 +23,7 @@ from hwcompile.compiler.frontend.lower_recurrent import RECURRENT
 from hwcompile.compiler.frontend.lower_reductions import REDUCTIONS
 from hwcompile.compiler.frontend.lower_structure import STRUCTURE
 from hwcompile.compiler.frontend.lowering import Handlers, Lowering, Tensor
-from hwcompile.compiler.frontend.refusal import escape
+from hwcompile.compiler.frontend.refusal import escape, refuse_nodes
 from hwcompile.compiler.ir import graph as ir
 from hwcompile.compiler.ir import tensor_operations
 from hwcompile.compiler.ir.expressions import VARIABLE
@@ -50,7 +50,7 @@ def lower(graph: TensorGraph) -> Lowered:
     w, ids = Lowering(graph), _id_inputs(graph)
     for given in graph.inputs:
         _enter(w, given, given.key in ids)
-    problems: list[str] = []
+    problems: list[Problem] = []
     lost: set[str] = set()
     for node in graph.nodes:
         if any(k in lost for k in node.inputs):
@@ -60,11 +60,11 @@ def lower(graph: TensorGraph) -> Lowered:
         try:
             w.tensors[node.output] = _node(w, node)
         except Unsupported as error:
-            problems.append(f"{node.op} '{node.origin}': {error.why}; {error.hint}")
+            place = node.origin.strip("/").rpartition("/")[0]
+            problems.append(Problem(node.op, node.origin, place, error.why, error.hint))
             lost.add(node.output)
     if problems:
-        text = "\n".join(f"  {p}" for p in problems[:50])
-        raise ModelError(f"{len(problems)} nodes have no hardware form:\n{text}", "see each line")
+        raise refuse_nodes(problems, "cannot be built in hardware")
     outputs = tuple(_output(w, o.key, o.model_name, o.model_shape) for o in graph.outputs)
     padding.check(w)
     return Lowered(

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from hwcompile.compiler.errors import ModelError
+from hwcompile.compiler.errors import ModelError, Problem
 from hwcompile.compiler.frontend.builder import Builder, Unsupported
 from hwcompile.compiler.frontend.call import Call
 from hwcompile.compiler.frontend.operators import OPERATORS
 from hwcompile.compiler.frontend.plan import ModelInput, Plan, decode, model_inputs
-from hwcompile.compiler.frontend.refusal import escape
+from hwcompile.compiler.frontend.refusal import escape, problem, refuse_nodes
 from hwcompile.compiler.frontend.vet import opset
 from hwcompile.compiler.ir.tensor_graph import (
     Array,
@@ -73,7 +73,7 @@ def run_model(
             else b.constant(feeds[given.name], open_names=(_DATA,))
         )
     declared = _declared_types(model)
-    problems: list[str] = []
+    problems: list[Problem] = []
     broken: set[str] = set()
     for node in model.graph.node:
         if any(n in broken for n in node.input):
@@ -83,19 +83,18 @@ def run_model(
         try:
             results = OPERATORS[_operator(node)](b, _call(node, keys, model, b, plan, declared))
         except (KeyError, IndexError, TypeError, ValueError, ArithmeticError, AttributeError):
-            problems.append(f"{escape(node.op_type)} '{b.origin}': not what the operator defines")
+            problems.append(problem(node, "not what the operator defines", "export again"))
             broken.update(node.output)
             continue
         except Unsupported as error:
-            problems.append(f"{escape(node.op_type)} '{b.origin}': {error.why}; {error.hint}")
+            problems.append(problem(node, error.why, error.hint))
             broken.update(node.output)
             continue
         for name, key in zip(node.output, results, strict=False):
             keys[name] = key
         broken.update(n for n in node.output if n and not keys.get(n))
     if problems:
-        listed = "\n".join(f"  {p}" for p in problems[:50])
-        raise ModelError(f"{len(problems)} nodes cannot be compiled:\n{listed}", "see each line")
+        raise refuse_nodes(problems, "cannot be compiled")
     lost = [escape(v.name) for v in model.graph.output if v.name not in keys]
     if lost:
         raise ModelError(f"outputs that cannot be compiled: {', '.join(lost)}", "leave them out")

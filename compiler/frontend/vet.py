@@ -7,6 +7,7 @@ operators and opsets, single assignment and order, weights. What standard tools 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from math import prod
 from pathlib import Path
@@ -21,7 +22,7 @@ from onnx import numpy_helper
 from hwcompile.compiler.frontend import external
 from hwcompile.compiler.frontend.builder import MAX_ELEMENTS, MAX_WEIGHT_ELEMENTS
 from hwcompile.compiler.frontend.operators import OPERATORS
-from hwcompile.compiler.frontend.refusal import escape, refuse
+from hwcompile.compiler.frontend.refusal import escape, problem, refuse, refuse_nodes
 from hwcompile.compiler.frontend.wire import check_wire
 from hwcompile.compiler.ir.tensor_graph import Array
 
@@ -216,42 +217,43 @@ def _check_nodes(graph: onnx.GraphProto, version: int) -> None:
     context.ir_version = onnx.IR_VERSION
     context.opset_imports = {"": version}
     bad = [
-        f"{escape(node.op_type)} '{escape(node.name or '?')}': {why}"
+        problem(node, *found)
         for node in graph.node
-        if (why := _unsupported(node) or _malformed(node, context))
+        if (found := _unsupported(node) or _malformed(node, context))
     ]
     if bad:
-        listed = "\n".join(f"  {line}" for line in bad[:50])
-        more = f"\n  ... and {len(bad) - 50} more" if len(bad) > 50 else ""
-        raise refuse(
-            f"{len(bad)} nodes cannot be compiled:\n{listed}{more}",
-            "replace these operators, or export with another opset; `hwcompile ops` lists all",
-        )
+        raise refuse_nodes(bad, "cannot be compiled")
 
 
-def _unsupported(node: onnx.NodeProto) -> str:
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    if node.op_type in _NO_HARDWARE:
-        return _NO_HARDWARE[node.op_type]
-    if node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial"):
-        return "a random result cannot be proven"
+def _unsupported(node: onnx.NodeProto) -> tuple[str, str] | None:
+    """Why an operator cannot be compiled and what to do, or None."""
+    domain, name = "" if node.domain == "ai.onnx" else node.domain, node.op_type
+    if name in _NO_HARDWARE:
+        return _NO_HARDWARE[name], "export a model that always computes the same operations"
+    if name.startswith("Random") or name in ("Bernoulli", "Multinomial"):
+        return "a random result cannot be proven", "export the model for inference"
     if any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute):
-        return "it has a graph inside"
-    if (domain, node.op_type) not in OPERATORS:
-        where = f" of domain {escape(domain)}" if domain else ""
-        return f"operator{where} not supported"
-    return ""
+        return "it has a graph inside", "export a model without control flow"
+    if (domain, name) in OPERATORS:
+        return None
+    where = f" of domain {escape(domain)}" if domain else ""
+    near = [n for d, n in OPERATORS if d == domain]
+    close = difflib.get_close_matches(name, near, 1, 0.8) if len(name) < 64 else []
+    hint = f"is it {close[0]}?" if close else "write it with operators of `hwcompile ops`"
+    return f"operator{where} not supported", hint
 
 
-def _malformed(node: onnx.NodeProto, context: onnx.checker.C.CheckerContext) -> str:
-    """What is wrong with the inputs or attributes of a standard operator, or ""."""
+def _malformed(
+    node: onnx.NodeProto, context: onnx.checker.C.CheckerContext
+) -> tuple[str, str] | None:
+    """What is wrong with the inputs or attributes of a standard operator, or None."""
     if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
-        return ""
+        return None
     try:
         onnx.checker.check_node(node, context)
     except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
-        return escape(str(error).split("\n")[0], 100)
-    return ""
+        return escape(str(error).split("\n")[0], 100), "export with another opset"
+    return None
 
 
 def _check_order(graph: onnx.GraphProto) -> None:
