@@ -93,6 +93,7 @@ def rebuild(design: Design) -> Hardware:
             options.get("min_tokens_per_s"),
             options.get("max_area_mm2"),
         ),
+        respin=options.get("respin", False),
         **port_options(design),
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from hwcompile.compiler.estimate.cells import load_library
 from hwcompile.compiler.estimate.cost_model import sampled_area
 from hwcompile.compiler.estimate.targets import load_target, target_names
@@ -14,14 +16,15 @@ from hwcompile.compiler.ir.weight_logic import BlockCounts, counts
 from hwcompile.compiler.names import Ident
 from hwcompile.hdl.cells import PRIMITIVES
 from hwcompile.hdl.linear import plan_linear
-from hwcompile.hdl.matrix_block import PhaseDecode, matrix_block_verilog
+from hwcompile.hdl.matrix_block import RESPIN_PHASES, PhaseDecode, matrix_block_verilog
 from hwcompile.hdl.top import with_cycles
 from hwcompile.hdl.verilog import chip_verilog
-from hwcompile.passes.choose_styles import NO_GOAL, Goal, Style, choose_styles
+from hwcompile.passes.choose_styles import NO_GOAL, Goal, Style, choose_styles, respin_styles
 from hwcompile.passes.lower_weights import lower_weights
 from hwcompile.passes.plan_chip import plan_chip
 
 _LIBRARY = "nangate45"
+_MAGNITUDES = (1, 3, 7)
 _CLOCK_MISS = 1.4
 """Clock period of a chip, as a multiple of the target's goal, about."""
 
@@ -77,6 +80,12 @@ def goal_of(
     )
 
 
+def _magnitude_bits(weight: ir.IntArray) -> int:
+    """Room for every weight of its format: ternary, int4, int8 or more."""
+    needed = int(np.abs(weight).max()).bit_length()
+    return next((bits for bits in _MAGNITUDES if bits >= needed), needed)
+
+
 def build_hardware(
     program: ir.Program,
     style: Style,
@@ -84,9 +93,18 @@ def build_hardware(
     cache_port: bool = False,
     decode: PhaseDecode = "local",
     goal: Goal = NO_GOAL,
+    respin: bool = False,
 ) -> Hardware:
-    """The chip of a program and its Verilog; ``goal``: bounds that ``style`` auto is to keep."""
-    styles = choose_styles(program, partial(_area_um2, decode), style, goal)
+    """The chip of a program and its Verilog.
+
+    ``goal``: bounds that ``style`` auto is to keep. ``respin``: matrices whose cells are the same
+    whatever the weights, which are connections alone.
+    """
+    styles = (
+        respin_styles(program, RESPIN_PHASES)
+        if respin
+        else choose_styles(program, partial(_area_um2, decode), style, goal)
+    )
     chip = plan_chip(program, styles, logits_port, cache_port)
     unit = chip.unit("linear")
     operations = [op for op in (unit.operations if unit else ()) if isinstance(op, ir.Linear)]
@@ -94,9 +112,10 @@ def build_hardware(
     for number, (op, plan) in enumerate(zip(operations, chip.matrices, strict=True)):
         module = Ident(f"hw_matrix_{number}")
         bits = program.values[op.inputs[0]].bits
-        block = lower_weights(op.weight, bits, plan.phases, share=True, planes=plan.planes)
+        places = _magnitude_bits(op.weight) if respin and plan.phases > 1 else 0
+        block = lower_weights(op.weight, bits, plan.phases, True, plan.planes, places)
         plans.append(plan_linear(number, op, program.values[op.inputs[0]], block, module))
-        texts[module] = matrix_block_verilog(block, module, decode)
+        texts[module] = matrix_block_verilog(block, module, decode, respin)
         matrices.append(Matrix(module, op, block.phases, counts(block)))
     chip = with_cycles(chip, plans)
     return Hardware(chip, tuple(matrices), chip_verilog(chip, plans, texts))

@@ -89,6 +89,9 @@ class Options:
     phase_decode: str = _option(
         "local", "where folded weight logic decodes its phase", choices=PHASE_DECODES
     )
+    respin: bool = _option(
+        False, "weights as connections alone: the same cells for all weights, for metal re-spins"
+    )
     logits_port: bool = _option(
         True, "no port for the logits: tokens only (no --engine rtl)", off="--no-logits-port"
     )

@@ -83,10 +83,17 @@ def _bits(activations: str) -> int | None:
 
 
 def _generate(options: Options, program: Program) -> tuple[Any, ...]:
-    style, logits, cache = options.style, options.logits_port, options.cache_port
-    decode = options.phase_decode
     goal = goal_of(program, options.target, options.min_tokens_per_s, options.max_area_mm2)
-    return (build_hardware(program, style, logits, cache, decode, goal),)  # type: ignore[arg-type]
+    hardware = build_hardware(
+        program,
+        options.style,  # type: ignore[arg-type]
+        options.logits_port,
+        options.cache_port,
+        options.phase_decode,  # type: ignore[arg-type]
+        goal,
+        options.respin,
+    )
+    return (hardware,)
 
 
 def _verify(options: Options, program: Program, hardware: Hardware) -> tuple[Any, ...]:
@@ -160,7 +167,7 @@ STAGES = (
         ("hardware",),
         (
             *("style", "phase_decode", "logits_port", "cache_port"),
-            *("min_tokens_per_s", "max_area_mm2", "target"),
+            *("min_tokens_per_s", "max_area_mm2", "target", "respin"),
         ),
     ),
     Stage(

@@ -38,13 +38,21 @@ _WIDTH = 100
 
 PhaseDecode = Literal["local", "shared"]
 
+RESPIN_PHASES = 8
+"""Most phases of a block whose weights are wires: of 8 phases there are 256 functions."""
 
-def matrix_block_verilog(block: WeightBlock, name: str, decode: PhaseDecode = "local") -> str:
+
+def matrix_block_verilog(
+    block: WeightBlock, name: str, decode: PhaseDecode = "local", respin: bool = False
+) -> str:
     """The module text of a block; the same text for the same arrays.
 
     ``decode``: phase functions made next to where they are used, which is what routes, or once for
-    the block, which is smaller.
+    the block, which is smaller. ``respin``: three modules, of which only the connections inside the
+    first say what the weights are; the block must have a place for every weight.
     """
+    if respin and block.phases > 1:
+        return _respun(block, name, decode)
     wires = _Wires(block)
     lines = [
         f"// y = W x: {block.inputs} inputs, {block.outputs} outputs, {block.phases} phases; "
@@ -201,6 +209,11 @@ def _folded_leaves(block: WeightBlock, decode: PhaseDecode) -> Iterator[str]:
         if len(part):
             g, b = divmod(int(group[tap[part[0]]]), block.inputs)
             yield from _decoder(f"{g}_{b}", part, functions, wires)
+    yield from _tap_leaves(block, wires)
+
+
+def _tap_leaves(block: WeightBlock, wires: list[str]) -> Iterator[str]:
+    """Taps and leaves; ``wires``: the bit of each tap's sign, then of each leaf's mask."""
     holder = np.zeros(len(block.tap_input), np.int64)
     width = np.zeros(len(block.tap_input), np.int64)
     edges = (np.diff(block.tap_tree) != 0) | (np.diff(block.tap_plane) != 0)
@@ -217,6 +230,72 @@ def _folded_leaves(block: WeightBlock, decode: PhaseDecode) -> Iterator[str]:
         ]
         mask = _packed(wires[len(block.tap_input) + first : len(block.tap_input) + end])
         yield f"  wire {_range(end - first)}leaf{first} = ~({_concat(pieces)}\n      & {mask});"
+
+
+def _respun(block: WeightBlock, name: str, decode: PhaseDecode) -> str:
+    """Wires, a rail of all phase functions, and the cells, whose signs and masks are ports.
+
+    One rail serves an output tree, or with ``decode`` shared the block.
+    """
+    taps, leaves, size = len(block.tap_input), len(block.leaf_tap), 1 << block.phases
+    rails = block.trees if decode == "local" else 1
+    # A function's number on the rail is its table: bit k for phase k.
+    numbers = (np.concatenate([block.tap_sign, block.leaf_mask]) << np.arange(block.phases)).sum(1)
+    tree = np.concatenate([block.tap_tree, block.tap_tree[block.leaf_tap]]) % rails
+    chosen = [f"rail{g}[{number}]" for g, number in zip(tree, numbers, strict=True)]
+    every = (np.arange(size)[:, None] >> np.arange(block.phases) & 1).astype(bool)
+    made = [""] * size
+    decoder = list(_decoder("0", np.arange(size), every, made))
+    wires = _Wires(block)
+    ports = [line for line in _ports(block) if "phase," not in line]
+    inside = [f"sign[{n}]" if taps > 1 else "sign" for n in range(taps)]
+    inside += [f"mask[{n}]" if leaves > 1 else "mask" for n in range(leaves)]
+    lines = [
+        f"// y = W x: {block.inputs} inputs, {block.outputs} outputs, {block.phases} phases; "
+        f"x of {block.x_bits} bits, {block.planes} a cycle.",
+        "// The weights are the connections to the rails of phase functions, and nothing else.",
+        f"module {name} (",
+        *_ports(block),
+        ");",
+    ]
+    for g in range(rails):
+        lines.append(f"  wire {_range(size)}rail{g};")
+        lines.append(f"  {name}_rail functions{g} (.phase(phase), .rail(rail{g}));")
+    lines += [
+        f"  wire {_range(taps)}sign = {_concat(chosen[:taps])};",
+        f"  wire {_range(leaves)}mask = {_concat(chosen[taps:])};",
+        f"  {name}_cells cells (",
+        "      .clk(clk), .first(first), .x(x), .sign(sign), .mask(mask), .acc(acc));",
+        f"  wire unused_rails = &{{1'b0, {_concat([f'rail{g}' for g in range(rails)])}}};",
+        "endmodule",
+        "",
+        "// The modules below belong to the one above, and so do their names.",
+        "// verilator lint_off DECLFILENAME",
+        "// rail[t] is bit `phase` of t.",
+        f"module {name}_rail (",
+        f"    input  wire {_range(phase_bits(block.phases))}phase,",
+        f"    output wire {_range(size)}rail",
+        ");",
+        *decoder,
+        f"  assign rail = {_concat(made)};",
+        "endmodule",
+        "",
+        "// The same for all weights of this shape.",
+        f"module {name}_cells (",
+        f"    input  wire {_range(taps)}sign,",
+        f"    input  wire {_range(leaves)}mask,",
+        *ports,
+        ");",
+        *_tap_leaves(block, inside),
+        *_feedback(block, wires),
+        *("`ifdef HW_COUNT_TREES", *_counts(block), "`else"),
+        *(line for n, stage in enumerate(block.stages) for line in _stage(n, stage, wires)),
+        *(*_sums(block, wires), *_unread(block, wires), "`endif"),
+        *_accumulators(block),
+        "endmodule",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def decoder_of_tap(block: WeightBlock, decode: PhaseDecode) -> IntArray:

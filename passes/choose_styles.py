@@ -76,6 +76,16 @@ def choose_styles(
     return tuple(point.plan for point in _choose(points, program, goal))
 
 
+def respin_styles(program: ir.Program, most: int) -> tuple[MatrixPlan, ...]:
+    """A plan for each Linear, which does not depend on its weights: ``most`` phases or fewer."""
+    matrices = [op for op in program.operations if isinstance(op, ir.Linear)]
+    phases = [min(most, op.output.cols) for op in matrices]
+    return tuple(
+        MatrixPlan(op.output.key, "folded" if p > 1 else "bitplane", p)
+        for op, p in zip(matrices, phases, strict=True)
+    )
+
+
 def _points(op: ir.Linear, bits: int, area: AreaOf, folded: bool) -> list[_Point]:
     """The curve of one matrix: phases for 1 .. ``bits`` trees, the least area first."""
     columns = op.output.cols

@@ -36,14 +36,21 @@ from hwcompile.passes.share_terms import share_terms
 
 
 def lower_weights(
-    weight: IntArray, x_bits: int, phases: int = 1, share: bool = False, planes: int = 1
+    weight: IntArray,
+    x_bits: int,
+    phases: int = 1,
+    share: bool = False,
+    planes: int = 1,
+    magnitude_bits: int = 0,
 ) -> WeightBlock:
     """The block of ``y = W x``: weight ``[N, M]`` (rows inputs), at most ``phases`` phases.
 
     The block's ``phases`` is the number needed: ``ceil(M / ceil(M / phases))``. ``share``: share
     full adders across outputs and digits (P = 1 only). ``planes``: p, bits of every input a cycle.
-    Raises UsageError for an empty matrix, no phase, ``x_bits < 2`` or ``planes`` not in
-    ``1 .. x_bits``.
+    ``magnitude_bits`` (P > 1): a place for every weight of so many bits and a sign, used or not:
+    the arrays but signs and masks are then the same for all matrices of a shape.
+    Raises UsageError for an empty matrix, no phase, ``x_bits < 2``, ``planes`` not in
+    ``1 .. x_bits``, or places for less than the weights.
     """
     weight = np.asarray(weight)
     if weight.ndim != 2 or 0 in weight.shape or not np.issubdtype(weight.dtype, np.integer):
@@ -53,7 +60,9 @@ def lower_weights(
     weight = weight.astype(np.int64)
     trees = -(-weight.shape[1] // phases)
     phases = -(-weight.shape[1] // trees)
-    leaves = _flat(weight, share) if phases == 1 else _folded(weight, trees, phases)
+    if magnitude_bits and (phases == 1 or (np.abs(weight) >> magnitude_bits).any()):
+        raise UsageError("Places for all weights need two phases and room for the greatest.")
+    leaves = _flat(weight, share) if phases == 1 else _folded(weight, trees, phases, magnitude_bits)
     block = _assemble(weight.shape, x_bits, phases, planes, _replicated(leaves, planes))
     expansion = expand(block)
     if not np.array_equal(expansion.weight, weight):
@@ -148,18 +157,18 @@ def simplest(value: BoolArray, care: BoolArray) -> BoolArray:
     return value[:, :phases]
 
 
-def _folded(weight: IntArray, trees: int, phases: int) -> _Leaves:
+def _folded(weight: IntArray, trees: int, phases: int, magnitude_bits: int) -> _Leaves:
     n, m = weight.shape
     padded = np.zeros((n, phases * trees), np.int64)
     padded[:, :m] = weight
     table = padded.reshape(n, phases, trees).transpose(2, 0, 1)
     care = (np.arange(phases * trees) < m).reshape(phases, trees).T
     magnitude = np.abs(table)
-    width = int(magnitude.max()).bit_length()
+    width = magnitude_bits or int(magnitude.max()).bit_length()
     places = np.arange(width)[:, None, None, None]
     digit = (magnitude >> places & 1).astype(bool).transpose(1, 0, 2, 3)  # [G, K, N, P]
-    tree, k, i = np.nonzero(digit.any(3))
-    tap_tree, tap_input = np.nonzero(magnitude.any(2))
+    tree, k, i = np.nonzero(digit.any(3) | (magnitude_bits > 0))
+    tap_tree, tap_input = np.nonzero(magnitude.any(2) | (magnitude_bits > 0))
     tap_number = np.full((trees, n), -1)
     tap_number[tap_tree, tap_input] = np.arange(len(tap_tree))
     tap_weight = table[tap_tree, tap_input]

