@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +97,16 @@ def appraise(
 
 
 def appraise_shape(
-    shape: ModelShape, options: Options, embedding: Embedding, node_nm: float | None = None
+    shape: ModelShape,
+    options: Options,
+    embedding: Embedding,
+    node_nm: float | None = None,
+    bearable_defects: int | None = None,
 ) -> Appraisal:
-    """Estimate a model of which shape and statistics are known."""
+    """Estimate a model of which shape and statistics are known.
+
+    ``bearable_defects``: wrong weights that it was measured to bear.
+    """
     target = load_target(options.target, Path(options.liberty) if options.liberty else None)
     tables = pipeline.tables(options)
     x_bits = AUTO_BITS if options.activations == "auto" else int(options.activations[3:])
@@ -114,6 +121,7 @@ def appraise_shape(
         bits = sum(m.bits * m.weights for m in shape.matrices) / shape.weights
         node = target.value("node_nm") if node_nm is None else node_nm
         facts = embedded_facts(shape, embedding, bits, x_bits, node, tables["embedding"])
+    facts = replace(facts, bearable_defects=bearable_defects)
     found = estimate(facts, load_scenario(options.scenario or DEFAULT), tables)
     return Appraisal(shape, facts, areas, found)
 

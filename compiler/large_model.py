@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 
@@ -24,7 +25,10 @@ from hwcompile.compiler.estimate.statistics import (
 )
 from hwcompile.compiler.frontend.large import Weight, open_weights
 from hwcompile.compiler.frontend.vet import open_model
+from hwcompile.compiler.ir import program as ir
+from hwcompile.compiler.ir.program import Program
 from hwcompile.compiler.names import label
+from hwcompile.sim import reference
 
 DEFAULT_CONTEXT = 2048
 MAX_LIST = 8
@@ -100,6 +104,40 @@ def _readers(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
         return tuple(found)
 
     return {tensor.name: kinds(tensor.name, 3) for tensor in graph.initializer}
+
+
+def program_shape(name: str, program: Program) -> ModelShape:
+    """Shape and statistics of an integer program, as a bundle holds it."""
+    matrices: list[MatrixStatistics] = []
+    attention: list[AttentionShape] = []
+    tables: list[TableShape] = []
+    for op in program.operations:
+        passes = op.output.rows if program.sections[op.section] == "once" else 1
+        if isinstance(op, ir.Linear):
+            flat = op.weight.reshape(-1)
+            counts = integer_histogram([flat].copy)
+            bits = max(2, int(np.abs(op.weight).max(initial=0)).bit_length() + 1)
+            label_of = f"{len(matrices)} {op.origin or op.output.key}"
+            inputs, outputs = op.weight.shape
+            matrices.append(
+                MatrixStatistics(label_of, inputs, outputs, bits, tuple(counts), rows=passes)
+            )
+        elif isinstance(op, ir.Attend):
+            query, key = (program.values[name] for name in op.inputs[:2])
+            attention.append(AttentionShape(op.heads, query.cols // op.heads, key.cols, passes))
+        elif isinstance(op, ir.Embed | ir.Rows):
+            tables.append(TableShape(f"table {len(tables)}", *op.table.shape))
+    context = reference.context(program)
+    positions = context or max((m.rows for m in matrices), default=1)
+    return ModelShape(
+        name,
+        "token" if context else "inference",
+        positions,
+        _hidden(matrices),
+        tuple(matrices),
+        tuple(attention),
+        tuple(tables),
+    )
 
 
 def _role(weight: Weight, kinds: tuple[str, ...]) -> str:

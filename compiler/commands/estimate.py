@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from hwcompile.compiler import assessment, pipeline
-from hwcompile.compiler.appraisal import Appraisal, appraise
+from hwcompile.compiler import assessment, pipeline, tolerance
+from hwcompile.compiler.appraisal import Appraisal, appraise, appraise_shape
 from hwcompile.compiler.commands import common
 from hwcompile.compiler.console import Output, StageDisplay
 from hwcompile.compiler.emit.report import ReportInputs, build_report, render_html
@@ -18,9 +19,12 @@ from hwcompile.compiler.estimate.explain import explain, line
 from hwcompile.compiler.estimate.facts import DesignFacts
 from hwcompile.compiler.estimate.scenario import DEFAULT, load_scenario
 from hwcompile.compiler.estimate.shape import Embedding
+from hwcompile.compiler.execute import open_design, read_npz
 from hwcompile.compiler.frontend.external import tensors
 from hwcompile.compiler.frontend.vet import open_model
+from hwcompile.compiler.large_model import program_shape
 from hwcompile.compiler.options import Options, add_arguments, from_sources
+from hwcompile.sim import reference
 
 NETLIST_LIMIT = 300_000
 """Weights up to which the estimate maps the whole chip to cells; above, areas are modelled."""
@@ -56,6 +60,18 @@ def add(commands: common.Commands) -> None:
     )
     parser.add_argument("--node", type=float, metavar="NM", help="process of a ROM or metal chip")
     parser.add_argument("--context", type=int, metavar="N", help="positions, if the file is open")
+    parser.add_argument(
+        "--measure-defects",
+        action="store_true",
+        help="of a bundle: how many wrong weights its program bears (yield graded by accuracy)",
+    )
+    parser.add_argument(
+        "--min-agreement",
+        type=float,
+        metavar="SHARE",
+        help="answers that must stay the same (default 0.99)",
+    )
+    parser.add_argument("--data", metavar="X.npz", help="inputs to measure them on (else random)")
     parser.add_argument("--report", metavar="FILE", help="write the report page here")
     add_arguments(parser, only=_OPTIONS)
 
@@ -64,17 +80,21 @@ def execute(args: argparse.Namespace, output: Output) -> int:
     options = from_sources({**vars(args), "dry_run": True, "verify": "none"})
     path = Path(args.design)
     content: dict[str, Any] = {}
+    report: dict[str, Any] | None = None
+    if args.measure_defects and not path.is_dir():
+        raise UsageError("--measure-defects needs a bundle", "hwcompile MODEL -o DIR makes one")
     if path.is_dir():
-        found = _of_bundle(path, options)
+        made, found, content = _of_bundle(path, options, args, output)
+        report = made.report() if made is not None else None
     elif _modelled(path, args):
         made = _modelled_estimate(path, options, args, output)
         found, report = made.estimate, made.report()
         content = {"basis": "modelled", "layers": made.layers()}
     else:
         found = _of_model(path, options, output)
-    if not content:
+    if report is None:
         report = build_report(ReportInputs(title=found.facts.name, kind="estimate", estimate=found))
-        content = {"basis": found.facts.area_basis}
+        content["basis"] = found.facts.area_basis
     quantities = found.by_name()
     if args.explain is not None:
         output.result(explain(quantities, args.explain).rstrip())
@@ -123,10 +143,52 @@ def _modelled_estimate(
     return made
 
 
-def _of_bundle(path: Path, options: Options) -> Estimate:
+def _of_bundle(
+    path: Path, options: Options, args: argparse.Namespace, output: Output
+) -> tuple[Appraisal | None, Estimate, dict[str, Any]]:
+    """A bundle's own facts, or its program held in ROM or metal; its defects where asked for."""
+    content: dict[str, Any] = {}
+    bears = None
+    if args.measure_defects:
+        measured = _measure(path, args)
+        content["defects"] = asdict(measured)
+        bears = measured.bears
+        for point in measured.points:
+            output.message(
+                f"{point.count} wrong weights: {point.mean:.1%} of the answers the same "
+                f"(worst trial {point.worst:.1%})"
+            )
+        output.message(
+            f"bears {bears} wrong weights of {measured.weights} "
+            f"({measured.min_agreement:.0%} of the answers, on {measured.samples} samples)"
+        )
+    if args.hold != "logic":
+        program = open_design(path, options.liberty).program
+        shape = program_shape(path.name, program)
+        made = appraise_shape(shape, options, args.hold, args.node, bears)
+        return made, made.estimate, content | {"basis": "modelled", "layers": made.layers()}
     facts = DesignFacts.from_json(pipeline.read_report(path)["estimate"]["facts"])
     scenario = load_scenario(options.scenario or DEFAULT)
-    return estimate(facts, scenario, pipeline.tables(options))
+    tables = pipeline.tables(options)
+    found = estimate(replace(facts, bearable_defects=bears), scenario, tables)
+    return None, found, content
+
+
+def _measure(path: Path, args: argparse.Namespace) -> tolerance.Tolerance:
+    program = open_design(path).program
+    inputs = None
+    if args.data is not None:
+        feeds = dict(read_npz(args.data))
+        names = [given.model_name for given in program.inputs]
+        missing = [name for name in names if name not in feeds]
+        if missing:
+            raise UsageError(
+                f"{args.data} lacks {', '.join(missing)}", "inputs by the model's names"
+            )
+        few = {name: feeds[name][: tolerance.SAMPLES] for name in names}
+        inputs = reference.quantise_inputs(program, few)
+    least = args.min_agreement if args.min_agreement is not None else 0.99
+    return tolerance.measure(program, inputs, least)
 
 
 def _of_model(path: Path, options: Options, output: Output) -> Estimate:

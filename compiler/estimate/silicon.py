@@ -50,8 +50,8 @@ def _record_core(ledger: Ledger, facts: DesignFacts, table: Table, node: str) ->
     unsized = sum(m.bits for m in facts.memories if m.area_um2 is None and m.kind != "rom")
     rom = sum(m.bits for m in facts.memories if m.area_um2 is None and m.kind == "rom")
     sized = sum(m.area_um2 or 0.0 for m in facts.memories)
-    exact = facts.area_basis == "synthesised" or facts.cell_range is not None
-    spread = "synthesis_spread" if exact else "model_spread"
+    spread = "model_spread" if facts.cell_range is None else "statistics_spread"
+    spread = "synthesis_spread" if facts.area_basis == "synthesised" else spread
     ledger.give("design.cells_um2", _cells(facts, source))
     ledger.give("design.memories_um2", measured(sized, "um2", source))
     ledger.give("design.unsized_bits", measured(unsized, "bit", "the memories of this design"))
