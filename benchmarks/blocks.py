@@ -12,14 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwcompile.compiler.estimate.cells import CellLibrary
-from hwcompile.compiler.estimate.netlist import Netlist, read_netlist
+from hwcompile.compiler.estimate.netlist import Netlist, flatten, read_netlist
 from hwcompile.compiler.estimate.synthesis import synthesise
 from hwcompile.compiler.estimate.targets import Target
 from hwcompile.compiler.estimate.timing import analyse_timing
+from hwcompile.compiler.ir.operations import limit
+from hwcompile.compiler.ir.program import Linear, Value
 from hwcompile.compiler.ir.weight_logic import IntArray, WeightBlock
+from hwcompile.hdl.linear import Linear as LinearUnit
+from hwcompile.hdl.linear import plan_linear
 from hwcompile.hdl.matrix_block import PhaseDecode, matrix_block_verilog
 from hwcompile.sim.gate_block import simulate_block
 from hwcompile.sim.gate_simulation import GateSimulator, Words
+from hwcompile.sim.unit_bench import unit_verilog
 
 FloatArray = NDArray[np.float64]
 
@@ -69,6 +74,7 @@ def measure_block(
     weight: IntArray,
     target: Target,
     decode: PhaseDecode = "local",
+    respin: bool = False,
     rows: int = 64,
     cache: Path | None = None,
 ) -> BlockMeasure:
@@ -76,11 +82,15 @@ def measure_block(
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "block.v"
-        source.write_text(matrix_block_verilog(block, "block", decode))
+        source.write_text(matrix_block_verilog(block, "block", decode, respin))
         result = synthesise([source], "block", target, cache=cache)
-        mapped = result.modules["block"]
-        timing = analyse_timing(result, target).modules["block"]
-        netlist = read_netlist(mapped.netlist_json, "block", target.library)
+        modules = {
+            name: read_netlist(module.netlist_json, name, target.library)
+            for name, module in result.modules.items()
+        }
+        netlist = flatten("block", modules)
+        report = analyse_timing(result, target)
+        timing = report.modules["block"]
     rng = np.random.default_rng(0)
     half = 1 << (block.x_bits - 1)
     x = rng.integers(-half, half, (rows, block.inputs))
@@ -93,10 +103,13 @@ def measure_block(
     joules += clocks * 2 * timing.clock_capacitance_ff
     sinks = [len(g.pins) for g in netlist.gates]
     return BlockMeasure(
-        area_um2=mapped.area_um2,
-        by_kind=mapped.area_by_kind,
-        buffer_area_um2=timing.buffer_area_um2,
-        critical_ns=timing.critical_ns,
+        area_um2=result.area_um2,
+        by_kind=result.area_by_kind,
+        buffer_area_um2=sum(
+            result.instances[name] * module.buffer_area_um2
+            for name, module in report.modules.items()
+        ),
+        critical_ns=report.critical_ns,
         cells=len(netlist.gates),
         nets=netlist.net_count,
         pins=sum(sinks),
@@ -105,6 +118,27 @@ def measure_block(
         exact=np.array_equal(acc + block.correction, x @ weight),
         seconds=time.process_time() - began,
     )
+
+
+def unit_area(
+    block: WeightBlock, weight: IntArray, target: Target, cache: Path | None = None
+) -> tuple[float, int]:
+    """um2 of the linear unit around a block (input bank, plane and control registers, capture,
+    constants of each column, requantiser), and the cycles of a row in it.
+    """
+    x = Value("x", 1, block.inputs, block.x_bits, -limit(block.x_bits), limit(block.x_bits), 1.0)
+    y = Value("y", 1, block.outputs, 8, -127, 127, 1.0)
+    rng = np.random.default_rng(0)
+    shift = rng.integers(6, 10, block.outputs)
+    bias = rng.integers(-500, 500, block.outputs)
+    op = Linear(y, ("x",), 0, "", weight, bias, np.ones_like(shift), shift)
+    unit = LinearUnit([plan_linear(0, op, x, block, "block")], 16, 12)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sources = [unit_verilog(unit, "unit", folder), folder / "block.v"]
+        sources[1].write_text(matrix_block_verilog(block, "block"))
+        result = synthesise(sources, "unit", target, black_boxes=["block"], cache=cache)
+    return result.area_um2, unit.cycles(0, reuse=False)
 
 
 def _sinks(netlist: Netlist, library: CellLibrary) -> IntArray:
