@@ -12,10 +12,11 @@ from hwcompile.compiler import assessment, pipeline, tolerance
 from hwcompile.compiler.appraisal import Appraisal, appraise, appraise_shape
 from hwcompile.compiler.commands import common
 from hwcompile.compiler.console import Output, StageDisplay
+from hwcompile.compiler.emit.explain_report import explain_report
 from hwcompile.compiler.emit.report import ReportInputs, build_report, render_html
 from hwcompile.compiler.errors import OutputError, UsageError
 from hwcompile.compiler.estimate.estimate import Estimate, estimate
-from hwcompile.compiler.estimate.explain import explain, line
+from hwcompile.compiler.estimate.explain import line
 from hwcompile.compiler.estimate.facts import DesignFacts
 from hwcompile.compiler.estimate.scenario import DEFAULT, load_scenario
 from hwcompile.compiler.estimate.shape import Embedding
@@ -95,9 +96,8 @@ def execute(args: argparse.Namespace, output: Output) -> int:
     if report is None:
         report = build_report(ReportInputs(title=found.facts.name, kind="estimate", estimate=found))
         content["basis"] = found.facts.area_basis
-    quantities = found.by_name()
     if args.explain is not None:
-        output.result(explain(quantities, args.explain).rstrip())
+        output.result(explain_report(report, args.explain).rstrip())
     else:
         for quantity in found.quantities:
             output.result(line(quantity))

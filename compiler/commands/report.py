@@ -8,9 +8,9 @@ from pathlib import Path
 
 from hwcompile.compiler.commands import common
 from hwcompile.compiler.console import Output
-from hwcompile.compiler.emit.report import quantities, render_html
+from hwcompile.compiler.emit.explain_report import explain_report
+from hwcompile.compiler.emit.report import render_html
 from hwcompile.compiler.errors import OutputError
-from hwcompile.compiler.estimate.explain import explain
 from hwcompile.compiler.pipeline import read_report
 
 
@@ -35,7 +35,7 @@ def execute(args: argparse.Namespace, output: Output) -> int:
     folder = Path(args.design)
     content = read_report(folder)
     if args.explain is not None:
-        output.result(explain(quantities(content), args.explain).rstrip())
+        output.result(explain_report(content, args.explain).rstrip())
         return 0
     page = folder / "report.html"
     if args.output:

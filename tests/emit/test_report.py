@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 
+from hwcompile.compiler.emit.explain_report import explain_report, numbers
 from hwcompile.compiler.emit.report import (
     LayerZeros,
     ModuleArea,
@@ -19,9 +20,9 @@ from hwcompile.compiler.emit.report import (
     render_html,
     report_json,
 )
-from hwcompile.compiler.errors import OutputError
+from hwcompile.compiler.errors import OutputError, UsageError
 from hwcompile.compiler.estimate.estimate import Estimate, estimate
-from hwcompile.compiler.estimate.explain import explain
+from hwcompile.compiler.estimate.explain import explain, number
 from hwcompile.compiler.estimate.facts import GroupArea
 from hwcompile.compiler.estimate.figures import load_tables
 from hwcompile.compiler.estimate.scenario import load_scenario
@@ -144,6 +145,30 @@ def test_any_number_explains_itself_from_the_document() -> None:
     numbers = quantities(parse_report(report_json(build_report(inputs()))))
     text = explain(numbers, "cost.chip_usd")
     assert "unit_usd(" in text and "node.wafer_usd" in text and "published" in text
+
+
+@pytest.mark.parametrize("scenario", ["chip-per-model", "automotive"])
+def test_every_number_of_the_document_is_explained(scenario: str) -> None:
+    made = estimate(FACTS, load_scenario(scenario), load_tables(), draws=20)
+    report = build_report(replace(inputs(), estimate=made))
+    found = dict(numbers(report))
+    assert len(found) > 500
+    for path, value in found.items():
+        text = explain_report(report, path)
+        assert path.startswith("estimate.quantities.") or text.startswith(f"{path} = "), path
+        assert number(value) in text or path.startswith("estimate.quantities."), path
+
+
+@pytest.mark.parametrize("name", ["verdict.npv_p10_usd", "sweep.3.die_usd", "npv_map.2.npv_usd"])
+def test_a_path_leads_to_the_chain_below_it(name: str) -> None:
+    text = explain_report(build_report(inputs()), name)
+    assert f"estimate.{name} = " in text and "node.wafer_usd" in text
+
+
+@pytest.mark.parametrize("name", ["verdict.rule", "sweep.99.die_usd", "nothing"])
+def test_what_is_no_number_is_a_usage_error(name: str) -> None:
+    with pytest.raises(UsageError):
+        explain_report(build_report(inputs()), name)
 
 
 @pytest.mark.parametrize(
