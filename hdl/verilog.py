@@ -42,6 +42,7 @@ _CONVERSION = (
 )
 _RAM = re.compile(r"\bcell \\(hw_ram_(\d+)x(\d+)) ")
 _DUMMY = re.compile(r"\\\$auto\$verilog_backend\.cc:\d+:dump_module\$(\d+) ")
+_ONCE = re.compile(r"^( *)reg (always_once_\d+) = 0;$", re.M)
 _KEYWORD = re.compile(r"\\([a-z]+) ")  # a name that Yosys escaped, as it is a word of Verilog
 _DOLLAR = re.compile(r"\\([\w$]*\$[\w$]*)")
 _MODULE = re.compile(r"^module (\S+?)\s*\(.*?^endmodule\n", re.M | re.S)
@@ -104,6 +105,9 @@ def core_modules(netlist: str) -> dict[str, str]:
         (path / "core.il").write_text(flat_names(netlist))
         run_yosys(_CONVERSION, path)
         text = _DUMMY.sub(r"always_once_\1", (path / "core.v").read_text())
+        # Initialised where it is declared it wakes no process of Icarus: a reset that is there
+        # from time 0 would go unseen.
+        text = _ONCE.sub(r"\1reg \2;\n\1initial \2 = 0;", text)
         text = _KEYWORD.sub(r"\1_ ", text)
     return {match[1]: match[0] for match in _MODULE.finditer(text)}
 
