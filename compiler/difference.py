@@ -29,6 +29,9 @@ from hwcompile.passes.plan_chip import plan_chip
 
 Masks = Literal["none", "via", "metal", "all"]
 
+BLOCKS = "hw_matrix_"
+"""Modules that hold weights."""
+
 RULES: Mapping[Masks, str] = {
     "none": "no netlist differs: no mask changes",
     "via": "the weights are in vias",
@@ -61,7 +64,8 @@ class Design:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """``quantities``: cost and time of the re-spin, and of the adapter when one was asked for."""
+    """``weights_masks``: what the weight blocks alone change, the tables and constants of other
+    units apart. ``quantities``: cost and time of the re-spin, and of the adapter if asked for."""
 
     old: str
     new: str
@@ -69,6 +73,7 @@ class Difference:
     modules: tuple[ModuleChange, ...]
     masks: Masks
     rule: str
+    weights_masks: Masks
     quantities: tuple[Quantity, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -118,7 +123,9 @@ def difference(old: Design, new: Design, options: Options, lora_rank: int | None
     masks = _masks(modules, new.facts)
     quantities = _prices(new, masks, options, lora_rank)
     layers = _layers(old, new)
-    return Difference(old.name, new.name, layers, modules, masks, RULES[masks], quantities)
+    blocks = tuple(m for m in modules if m.module.startswith(BLOCKS))
+    own = _masks(blocks, new.facts)
+    return Difference(old.name, new.name, layers, modules, masks, RULES[masks], own, quantities)
 
 
 def check_architecture(old: Program, new: Program) -> None:

@@ -83,6 +83,14 @@ def test_masks_follow_from_the_netlists(new: str, masks: str) -> None:
     assert ("nre.respin_usd" in names) == (masks != "none")
 
 
+def test_the_weight_blocks_are_judged_apart_from_the_tables() -> None:
+    old, new = side(OLD), side(WIRED)
+    new = replace(new, netlists={**new.netlists, "hw_core_lookup": GROWN})
+    old = replace(old, netlists={**old.netlists, "hw_core_lookup": OLD})
+    made = difference(old, new, Options(), None)
+    assert (made.weights_masks, made.masks) == ("metal", "all")
+
+
 def test_a_metal_re_spin_is_cheaper_and_sooner() -> None:
     metal, whole = (
         {q.name: q.mid for q in difference(side(OLD), side(n), Options(), None).quantities}
