@@ -238,7 +238,7 @@ def _unsupported(node: onnx.NodeProto) -> tuple[str, str] | None:
         return None
     where = f" of domain {escape(domain)}" if domain else ""
     near = [n for d, n in OPERATORS if d == domain]
-    close = difflib.get_close_matches(name, near, 1, 0.8) if len(name) < 64 else []
+    close = difflib.get_close_matches(name, near, 1, 0.7) if len(name) < 64 else []
     hint = f"is it {close[0]}?" if close else "write it with operators of `hwcompile ops`"
     return f"operator{where} not supported", hint
 
