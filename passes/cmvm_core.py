@@ -550,6 +550,7 @@ class Search(NamedTuple):
 
 _ROWS, _GONE, _MADE, _CHANGED, _FREE, _CANDIDATES = range(6)
 _MOST_CANDIDATES = 1 << 16
+_MOST_GONE = 24
 
 
 def new_search(state: State, tables: Tables, seed: int) -> Search:
@@ -721,7 +722,6 @@ def _offer(
     code: Any,
     node: Any,
     limit: Any,
-    noise: Any,
 ) -> Any:
     """Make a pattern a candidate; ``node`` has it already, or is -1."""
     shift, negative = code // 2 - tables.places, code % 2 == 1
@@ -732,13 +732,13 @@ def _offer(
         return
     search.candidate[at, 0], search.candidate[at, 1] = a, b
     search.candidate[at, 2], search.candidate[at, 3] = code, node
-    search.score[at] = place + noise * BUCKETS_PER_OCTAVE * _random(search.seed)
+    search.score[at] = place
     search.counts[_CANDIDATES] += 1
 
 
 @_compiled
 def _offer_all(
-    state: Any, tables: Any, rule: Any, search: Any, x: Any, ban: Any, limit: Any, noise: Any
+    state: Any, tables: Any, rule: Any, search: Any, x: Any, ban: Any, limit: Any
 ) -> Any:
     """Candidates that a changed node takes part in, in the rows that are kept."""
     codes = 2 * (2 * tables.places + 1)
@@ -766,13 +766,13 @@ def _offer_all(
         for word in range(state.mask.shape[1]):
             common += _popcount(state.mask[a, word] & state.mask[b, word])
         if here > 1 or common > 1:
-            _offer(state, tables, rule, search, a, b, code, -1, limit, noise)
+            _offer(state, tables, rule, search, a, b, code, -1, limit)
     for side in range(2):
         child = search.child[side, x]
         while child >= 0:
             a, b = state.left[child], state.right[child]
             code = 2 * (np.int64(state.shift[child]) + tables.places) + state.negative[child]
-            _offer(state, tables, rule, search, a, b, code, child, limit, noise)
+            _offer(state, tables, rule, search, a, b, code, child, limit)
             child = search.sibling[side, child]
 
 
@@ -785,16 +785,14 @@ def _drop_candidate(search: Any, at: Any) -> Any:
 
 
 @_compiled
-def _recreate(
-    state: Any, tables: Any, rule: Any, search: Any, ban: Any, limit: Any, noise: Any
-) -> Any:
+def _recreate(state: Any, tables: Any, rule: Any, search: Any, ban: Any, limit: Any) -> Any:
     """Extract the best candidates until none is left; returns the cost of rows saved on the way."""
     cost, looked = 0.0, 0
     while True:
         while looked < search.counts[_CHANGED]:
             node = search.changed[looked]
             if search.alive[node]:
-                _offer_all(state, tables, rule, search, node, ban, limit, noise)
+                _offer_all(state, tables, rule, search, node, ban, limit)
             looked += 1
         if search.counts[_CANDIDATES] == 0:
             return cost
@@ -805,8 +803,8 @@ def _recreate(
         place = _bucket(state, rule, a, b, shift, uses, node >= 0)
         if place < 0:
             _drop_candidate(search, pick)
-        elif place + noise * BUCKETS_PER_OCTAVE < search.score[pick]:
-            search.score[pick] = place + noise * BUCKETS_PER_OCTAVE * _random(search.seed)
+        elif place < search.score[pick]:
+            search.score[pick] = place
         else:
             _drop_candidate(search, pick)
             cost += _save_all(state, tables, rule, search, a, b)
@@ -850,6 +848,93 @@ def _bury(state: Any, search: Any, inputs: Any) -> Any:
 
 
 @_compiled
+def _spread(state: Any, search: Any, first: Any, inputs: Any, more: Any) -> Any:
+    """Condemn up to so many more nodes of a random output of a node."""
+    if more == 0 or state.held[first] == 0:
+        return
+    nth = int(_random(search.seed) * state.held[first])
+    output = -1
+    for word in range(state.mask.shape[1]):
+        bits = state.mask[first, word]
+        while bits and output < 0:
+            if nth == 0:
+                output = word * 64 + _lowest(bits)
+            nth -= 1
+            bits &= bits - np.uint64(1)
+    for _ in range(8 * more):
+        node = state.row[output, int(_random(search.seed) * state.row_size[output])]
+        if more and node >= inputs and not search.is_gone[node] and state.coef[node, output] != 0:
+            _condemn(search, node)
+            more -= 1
+
+
+@_compiled
+def _ruin(state: Any, tables: Any, search: Any) -> Any:
+    """Dissolve the condemned nodes, the deepest first; False if a coefficient is too large."""
+    fine = True
+    for _ in range(search.counts[_GONE]):
+        deepest = -1
+        for i in range(search.counts[_GONE]):
+            node = search.gone[i]
+            if search.alive[node] and (deepest < 0 or state.level[node] > state.level[deepest]):
+                deepest = node
+        fine &= _dissolve(state, tables, search, deepest)
+    return fine
+
+
+@_compiled
+def _gain(state: Any, tables: Any, rule: Any, search: Any, dissolved: Any) -> Any:
+    """Cost of what has gone less cost of what was made and of the rows as they are now.
+
+    ``dissolved``: how many of the gone nodes were there before the step, as their cost is known.
+    """
+    gain = 0.0
+    for i in range(dissolved, search.counts[_GONE]):
+        gain += _node_cost(state, rule, search.gone[i])
+    for i in range(search.counts[_MADE]):
+        gain -= _node_cost(state, rule, search.made[i])  # one that has gone again counts twice
+    for i in range(search.counts[_ROWS]):
+        gain -= _row_cost(state, tables, rule, search.rows[i])
+    return gain
+
+
+@_compiled
+def _retreat(state: Any, tables: Any, search: Any) -> Any:
+    """Undo a step: rows as they were saved, made nodes away, gone nodes back."""
+    for i in range(search.counts[_ROWS]):
+        output = search.rows[i]
+        for k in range(state.row_size[output]):
+            _set_coef(state, tables, state.row[output, k], output, 0)
+        state.row_size[output] = 0
+        for k in range(search.row_size[i]):
+            node = search.row_node[i, k]
+            _set_coef(state, tables, node, output, search.row_coef[i, k])
+    for i in range(search.counts[_MADE]):
+        node = search.made[i]
+        if search.alive[node]:
+            _unlink(state, search, node)
+        search.is_gone[node] = False
+        _put(search, _FREE, search.free, node)
+    for i in range(search.counts[_GONE]):
+        node = search.gone[i]
+        if search.is_gone[node]:
+            _link(state, search, node)
+
+
+@_compiled
+def _settle(search: Any) -> Any:
+    """Clear the marks of a step."""
+    for i in range(search.counts[_ROWS]):
+        search.saved[search.rows[i]] = False
+    for i in range(search.counts[_CHANGED]):
+        search.is_changed[search.changed[i]] = False
+    for i in range(search.counts[_GONE]):
+        search.is_gone[search.gone[i]] = False
+    search.counts[:_FREE] = 0
+    search.counts[_CANDIDATES] = 0
+
+
+@_compiled
 def improve(
     state: Any,
     tables: Any,
@@ -858,107 +943,48 @@ def improve(
     limit: Any,
     inputs: Any,
     steps: Any,
-    hot: Any,
-    noise: Any,
+    heat: Any,
     spread: Any,
 ) -> Any:
-    total = 0.0
-    accepted = 0
+    """Ruin and recreate, so many steps; returns the cost that was saved.
+
+    A step dissolves a random node, up to ``spread - 1`` others of one of its outputs, and all that
+    is made of them; then patterns are extracted again, the best first, but not the first node's. It
+    stands if it costs no more, or at random (Metropolis) with a mean loss that falls from ``heat``
+    to nothing.
+    """
+    saved = 0.0
     ban = np.zeros(3, np.int64)
-    for _ in range(steps):
-        p = inputs + int(_random(search.seed) * (state.size[0] - inputs))
-        if not search.alive[p]:
+    for step in range(steps):
+        if state.size[0] == inputs:
+            break
+        first = inputs + int(_random(search.seed) * (state.size[0] - inputs))
+        if not search.alive[first]:
             continue
-        search.counts[:_FREE] = 0
-        search.counts[_CANDIDATES] = 0
-        _condemn(search, p)
-        if spread > 1:
-            _spread(state, search, p, inputs, int(_random(search.seed) * spread))
-        fits = _close(search, 24)
-        old = 0.0
-        if fits:
-            n_gone = search.counts[_GONE]
-            for i in range(n_gone):
-                old += _node_cost(state, rule, search.gone[i])
-                old += _save_all(state, tables, rule, search, search.gone[i], search.gone[i])
-            ban[0], ban[1] = state.left[p], state.right[p]
-            ban[2] = 2 * (np.int64(state.shift[p]) + tables.places) + state.negative[p]
-            fine = True
-            for _turn in range(n_gone):
-                pick = -1
-                for i in range(n_gone):
-                    q = search.gone[i]
-                    if search.alive[q] and (pick < 0 or state.level[q] > state.level[pick]):
-                        pick = q
-                fine &= _dissolve(state, tables, search, pick)
-            new = 0.0
-            if fine:
-                old += _recreate(state, tables, rule, search, ban, limit, noise)
-                _bury(state, search, inputs)
-                for i in range(n_gone, search.counts[_GONE]):
-                    q = search.gone[i]
-                    is_made = False
-                    for k in range(search.counts[_MADE]):
-                        if search.made[k] == q:
-                            is_made = True
-                    if not is_made:
-                        old += _node_cost(state, rule, q)
-                for i in range(search.counts[_MADE]):
-                    if search.alive[search.made[i]]:
-                        new += _node_cost(state, rule, search.made[i])
-                for i in range(search.counts[_ROWS]):
-                    new += _row_cost(state, tables, rule, search.rows[i])
-            if fine and new - old <= -hot * math.log(1.0 - _random(search.seed)):
-                total += new - old
-                accepted += 1
-                for i in range(search.counts[_GONE]):
-                    _put(search, _FREE, search.free, search.gone[i])
-            else:
-                for i in range(search.counts[_ROWS]):
-                    output = search.rows[i]
-                    for k in range(state.row_size[output]):
-                        _set_coef(state, tables, state.row[output, k], output, 0)
-                    state.row_size[output] = 0
-                    for k in range(search.row_size[i]):
-                        _set_coef(
-                            state, tables, search.row_node[i, k], output, search.row_coef[i, k]
-                        )
-                for i in range(search.counts[_MADE]):
-                    q = search.made[i]
-                    if search.alive[q]:
-                        _unlink(state, search, q)
-                    search.is_gone[q] = False
-                    _put(search, _FREE, search.free, q)
-                    search.made[i] = q
-                for i in range(search.counts[_GONE]):
-                    q = search.gone[i]
-                    if search.is_gone[q] and not search.alive[q]:
-                        _link(state, search, q)
-        for i in range(search.counts[_ROWS]):
-            search.saved[search.rows[i]] = False
-        for i in range(search.counts[_CHANGED]):
-            search.is_changed[search.changed[i]] = False
-        for i in range(search.counts[_GONE]):
-            search.is_gone[search.gone[i]] = False
-    return total, accepted
-
-
-@_compiled
-def _spread(state: Any, search: Any, p: Any, inputs: Any, more: Any) -> Any:
-    """Condemn more nodes of a random output of a node."""
-    if more == 0 or state.held[p] == 0:
-        return
-    nth = int(_random(search.seed) * state.held[p])
-    output = -1
-    for word in range(state.mask.shape[1]):
-        bits = state.mask[p, word]
-        while bits and output < 0:
-            if nth == 0:
-                output = word * 64 + _lowest(bits)
-            nth -= 1
-            bits &= bits - np.uint64(1)
-    for _ in range(8 * more):
-        q = state.row[output, int(_random(search.seed) * state.row_size[output])]
-        if more and q >= inputs and not search.is_gone[q] and state.coef[q, output] != 0:
-            _condemn(search, q)
-            more -= 1
+        _condemn(search, first)
+        _spread(state, search, first, inputs, int(_random(search.seed) * spread))
+        if not _close(search, _MOST_GONE):
+            _settle(search)
+            continue
+        dissolved = search.counts[_GONE]
+        gain = 0.0
+        for i in range(dissolved):
+            node = search.gone[i]
+            gain += _node_cost(state, rule, node)
+            gain += _save_all(state, tables, rule, search, node, node)
+        ban[0], ban[1] = state.left[first], state.right[first]
+        ban[2] = 2 * (np.int64(state.shift[first]) + tables.places) + state.negative[first]
+        fine = _ruin(state, tables, search)
+        if fine:
+            gain += _recreate(state, tables, rule, search, ban, limit)
+            _bury(state, search, inputs)
+            gain += _gain(state, tables, rule, search, dissolved)
+        heat_now = heat * (1.0 - step / steps)
+        if fine and gain >= heat_now * math.log(1.0 - _random(search.seed)):
+            saved += gain
+            for i in range(search.counts[_GONE]):
+                _put(search, _FREE, search.free, search.gone[i])
+        else:
+            _retreat(state, tables, search)
+        _settle(search)
+    return saved

@@ -24,7 +24,7 @@ class SolverOptions:
     level: int = 1
     objective: Objective = "area"
     depth: int | None = None
-    steps: int = 100
+    steps: int = 60
     tile: int = 0
 
 

@@ -17,7 +17,9 @@ HALF_ADDER = 0.625
 
 _SPARE_NODES = 256
 _NO_BOUND = 1 << 60
-_HOT = 0.5  # mean loss that a step of ruin and recreate may still make, in full adders
+_HALF = 0.3  # worth of a node's half adders while it is searched; some go when sums are merged
+_HEAT = {True: 1.0, False: 0.1}  # mean loss that the first steps may make: full adders; adders
+_LEAST_NODES = 100  # a small matrix is searched as long as one with so many nodes
 _SPREAD = 3  # nodes dissolved together, at most
 _SEED = 88172645463325252
 
@@ -45,7 +47,7 @@ def search(weight: IntArray, span: IntArray, bound: int | None, options: SolverO
 def _portfolio(options: SolverOptions) -> Iterator[tuple[bool, core.Rule]]:
     """Digit forms (True: all minimal ones) and rules to try."""
     bits = options.objective != "adders"
-    first = core.Rule(bits, 0.0, 0.5, False, False)
+    first = core.Rule(bits, _HALF if options.level == 3 else 0.0, 0.5, False, False)
     if options.level in (1, 3):
         yield True, first
         return
@@ -76,9 +78,8 @@ def _start(weight: IntArray, span: IntArray, tables: core.Tables, bound: int | N
     digits = signed_weight(weight)
     nodes = inputs + int(digits.sum()) // 2 + _SPARE_NODES
     words = -(-outputs // 64)
-    kind = np.int16 if tables.reach < 1 << 15 else np.int32
     state = core.State(
-        coef=np.zeros((nodes, outputs), kind),
+        coef=np.zeros((nodes, outputs), np.int32),
         mask=np.zeros((nodes, words), np.uint64),
         held=np.zeros(nodes, np.int32),
         left=np.full(nodes, -1, np.int32),
@@ -115,8 +116,10 @@ def _improve(
 ) -> core.State:
     """Ruin and recreate; the returned state has only the nodes that are left."""
     search = core.new_search(state, tables, _SEED)
-    steps = options.steps * (int(state.size[0]) - inputs)
-    core.improve(state, tables, rule, search, bound is not None, inputs, steps, _HOT, 0.0, _SPREAD)
+    steps = options.steps * max(int(state.size[0]) - inputs, _LEAST_NODES)
+    core.improve(
+        state, tables, rule, search, bound is not None, inputs, steps, _HEAT[rule.bits], _SPREAD
+    )
     return _compact(state, search.alive, inputs)
 
 
