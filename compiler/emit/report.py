@@ -18,7 +18,7 @@ from hwcompile.compiler.estimate.estimate import Estimate
 from hwcompile.compiler.estimate.ledger import Quantity
 
 SCHEMA = "hwcompile-report"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Status = Literal["proven", "bounded", "simulated", "rebuilt", "failed", "not verified"]
 

@@ -67,6 +67,13 @@ def test_histogram_is_that_of_the_rounded_columns(axis: int, step: int) -> None:
     assert made[HALF - 8 : HALF + 8] == [int((integers == v).sum()) for v in range(-8, 8)]
 
 
+def test_weights_go_to_the_nearest_integer() -> None:
+    column = np.array([7.0, 1.4, 1.6, -1.6, 0.4, -0.4, -7.0], np.float32)
+    made = float_histogram(lambda: [column], (7, 1), 1, 4)
+    found = {v - HALF: count for v, count in enumerate(made) if count}
+    assert found == {7: 1, 1: 1, 2: 1, -2: 1, 0: 2, -7: 1}
+
+
 def test_histograms_of_integers() -> None:
     values = np.array([-128, 0, 0, 5], np.int8)
     made = integer_histogram(lambda: [values])
