@@ -1,8 +1,9 @@
 """Recognise grids: weights that are small integers times a scale are given as such, exactly.
 
-1. A matrix (or, failing that, every column of it) whose values are multiples ``-127 .. 127`` of one
-   number, up to float32 rounding, gets ``grid_values`` and ``grid_scale`` (one scale a column).
-   Ternary and other quantised weights are found however the file stored them.
+1. A matrix (or, failing that, every column of it) whose values are multiples ``-255 .. 255`` of one
+   number (8 bits less any zero point), up to float32 rounding, gets ``grid_values`` and
+   ``grid_scale`` (one scale a column). Ternary and other quantised weights are found however the
+   file stored them.
 
 Not touched: weights with more levels (trained in float), and matrices too small to tell.
 """
@@ -17,7 +18,7 @@ from hwcompile.compiler.ir import graph as ir
 from hwcompile.compiler.ir.graph import FloatArray, Graph, IntArray
 from hwcompile.passes.result import PassResult
 
-_MOST = 127
+_MOST = 255
 #: Largest error of a value, relative to the largest one: float32 arithmetic at run time.
 _ROUNDING = 2e-6
 _MIN_ELEMENTS = 64

@@ -13,6 +13,7 @@ from onnx import helper
 from hwcompile.compiler.frontend import load_model
 from hwcompile.compiler.importing import import_model
 from hwcompile.compiler.ir import graph as ir
+from hwcompile.compiler.ir import program
 from hwcompile.sim.float_reference import evaluate
 
 MS, QONNX = "com.microsoft", "qonnx.custom_op.general"
@@ -85,6 +86,23 @@ def test_activations_unsigned_and_of_16_bits(net: Any, importer: Any, kind: Any,
     steps = n.op("QuantizeLinear", n.input("x", [1, T, D]), point[1], point[0])
     x = n.op("DequantizeLinear", steps, point[1], point[0])
     _near(_done(n, n.op("MatMul", x, n.weight(D, V)), V), importer, {"x": X}, 1e-3)
+
+
+def test_unsigned_weights_with_a_zero_point(
+    net: Any, importer: Any, quantised: Any, simulated: Any
+) -> None:
+    n = net()
+    steps = n.random.integers(0, 256, (D, V))
+    steps[0, :2] = 0, 255
+    scale, zero = n.const(0.004), n.const(113, np.uint8)
+    weight = n.op("DequantizeLinear", n.const(steps, np.uint8), scale, zero)
+    graph = _near(_done(n, n.op("MatMul", n.input("x", [1, T, D]), weight), V), importer,
+                  {"x": X}, 1e-9)  # fmt: skip
+    assert np.array_equal(_grids(graph)[0], steps - 113)
+    made = quantised(graph)
+    (matrix,) = (op for op in made.operations if isinstance(op, program.Linear))
+    assert np.array_equal(np.abs(matrix.weight), np.abs(steps - 113))
+    simulated(made)
 
 
 def test_quantised_attention_and_embeddings(net: Any, importer: Any) -> None:
