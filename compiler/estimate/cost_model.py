@@ -124,6 +124,8 @@ def _distinct(group: IntArray, functions: BoolArray) -> tuple[IntArray, BoolArra
     functions = functions ^ functions[:, :1]
     kept = functions.any(1)
     group, functions = group[kept], functions[kept]
+    if not len(group):
+        return group, functions
     key = np.concatenate(
         [
             np.ascontiguousarray(group[:, None]).view(np.uint8).reshape(len(group), -1),
@@ -131,8 +133,6 @@ def _distinct(group: IntArray, functions: BoolArray) -> tuple[IntArray, BoolArra
         ],
         axis=1,
     )
-    if not len(key):
-        return group, functions
     rows = np.ascontiguousarray(key).view(np.dtype((np.void, key.shape[1]))).ravel()
     _, first = np.unique(rows, return_index=True)
     first.sort()
