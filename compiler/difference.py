@@ -65,7 +65,8 @@ class Design:
 @dataclass(frozen=True, slots=True)
 class Difference:
     """``weights_masks``: what the weight blocks alone change, the tables and constants of other
-    units apart. ``quantities``: cost and time of the re-spin, and of the adapter if asked for."""
+    units apart. ``quantities``: cost and time of the re-spin, and of the adapter if asked for;
+    ``weights_quantities``: of a re-spin in which the weight blocks alone change."""
 
     old: str
     new: str
@@ -75,14 +76,16 @@ class Difference:
     rule: str
     weights_masks: Masks
     quantities: tuple[Quantity, ...]
+    weights_quantities: tuple[Quantity, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         content = dataclasses.asdict(self)
-        content["quantities"] = {
-            q.pop("name"): {key: q[key] for key in ("unit", "low", "mid", "high", "formula")}
-            for q in content["quantities"]
-        }
+        for part in ("quantities", "weights_quantities"):
+            content[part] = {
+                q.pop("name"): {key: q[key] for key in ("unit", "low", "mid", "high", "formula")}
+                for q in content[part]
+            }
         return content
 
 
@@ -109,6 +112,19 @@ def read_design(path: Path, options: Options, listener: Listener | None = None) 
     return Design(path.stem, made["program"], ports, netlists, made["estimate"].facts)
 
 
+def diff(
+    old: str | Path, new: str | Path, options: Options | None = None, lora_rank: int | None = None
+) -> Difference:
+    """What a re-spin from ``old`` to ``new`` changes; bundles or models of one architecture.
+
+    Raises:
+        HwcompileError: UsageError when the architectures differ; see also ``compile_model``.
+    """
+    options = options or Options()
+    sides = [read_design(Path(path), options) for path in (old, new)]
+    return difference(sides[0], sides[1], options, lora_rank)
+
+
 # --- the difference -------------------------------------------------------------------------------
 
 
@@ -125,7 +141,10 @@ def difference(old: Design, new: Design, options: Options, lora_rank: int | None
     layers = _layers(old, new)
     blocks = tuple(m for m in modules if m.module.startswith(BLOCKS))
     own = _masks(blocks, new.facts)
-    return Difference(old.name, new.name, layers, modules, masks, RULES[masks], own, quantities)
+    apart = _prices(new, own, options, None) if own not in (masks, "none") else ()
+    return Difference(
+        old.name, new.name, layers, modules, masks, RULES[masks], own, quantities, apart
+    )
 
 
 def check_architecture(old: Program, new: Program) -> None:

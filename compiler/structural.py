@@ -64,9 +64,13 @@ def compare(module: str, old: str, new: str) -> ModuleChange:
     added = sum((after - before).values())
     gone = sum((before - after).values())
     changed = sum(
-        second.pins.get(place) != net for place, net in first.pins.items() if place in second.pins
+        _differing(net, second.pins[place])
+        for place, net in first.pins.items()
+        if place in second.pins
     )
-    changed += sum(second.assigns.get(left) != right for left, right in first.assigns.items())
+    changed += sum(
+        _differing(right, second.assigns.get(left, "")) for left, right in first.assigns.items()
+    )
     same_names = first.cells == second.cells
     kind: Change = "cells"
     if first == second:
@@ -75,6 +79,15 @@ def compare(module: str, old: str, new: str) -> ModuleChange:
         kind = "connections"
     sizes = (len(first.cells), len(second.cells))
     return ModuleChange(module, kind, sizes, added, gone, changed, same_names)
+
+
+def _differing(old: str, new: str) -> int:
+    """Bits of a connection that differ; a concatenation has one a piece."""
+    if old == new:
+        return 0
+    before, after = (text.strip("{} ").split(",") for text in (old, new))
+    different = sum(a.strip() != b.strip() for a, b in zip(before, after, strict=False))
+    return different + abs(len(before) - len(after))
 
 
 def only(module: str, text: str, is_new: bool) -> ModuleChange:

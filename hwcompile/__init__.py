@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from hwcompile.compiler.appraisal import appraise as appraise
     from hwcompile.compiler.audit import verify as verify
     from hwcompile.compiler.catalogue import operators as operators
     from hwcompile.compiler.catalogue import passes as list_passes
     from hwcompile.compiler.catalogue import targets as targets
+    from hwcompile.compiler.difference import diff as diff
     from hwcompile.compiler.errors import HwcompileError as HwcompileError
     from hwcompile.compiler.evaluate import evaluate as evaluate
     from hwcompile.compiler.execute import generate as generate
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "HwcompileError": ("errors", "HwcompileError"),
     "Options": ("options", "Options"),
+    "appraise": ("appraisal", "appraise"),
     "compile_model": ("pipeline", "compile_model"),
+    "diff": ("difference", "diff"),
     "evaluate": ("evaluate", "evaluate"),
     "generate": ("execute", "generate"),
     "list_passes": ("catalogue", "passes"),
@@ -48,7 +52,9 @@ __all__ = [
     "HwcompileError",
     "Options",
     "__version__",
+    "appraise",
     "compile_model",
+    "diff",
     "evaluate",
     "generate",
     "list_passes",

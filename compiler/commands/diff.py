@@ -14,7 +14,16 @@ from hwcompile.compiler.options import Options, add_arguments, from_sources
 _EXAMPLE = """hwcompile diff old-hwcompile new-hwcompile
 hwcompile diff old.onnx new.onnx --respin --lora-rank 8"""
 _OPTIONS = (
-    *("target", "liberty", "clock_period_ns", "weights", "activations", "sparsity", "seed", "respin"),
+    *(
+        "target",
+        "liberty",
+        "clock_period_ns",
+        "weights",
+        "activations",
+        "sparsity",
+        "seed",
+        "respin",
+    ),
     *("calibration", "shape", "style", "scenario", "figures", "phase_decode"),
     *("json", "jobs", "progress", "cache"),
 )
@@ -71,7 +80,9 @@ def _print(found: Difference, output: Output) -> None:
     same = sum(m.change == "same" for m in found.modules)
     output.result(f"{same} of {len(found.modules)} modules are the same")
     output.result("")
-    output.result(f"masks of the weight blocks alone: {found.weights_masks}")
     output.result(f"masks: {found.masks} ({found.rule})")
     for quantity in found.quantities:
+        output.result(line(quantity))
+    output.result(f"masks of the weight blocks alone: {found.weights_masks}")
+    for quantity in found.weights_quantities:
         output.result(line(quantity))

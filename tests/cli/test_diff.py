@@ -89,6 +89,17 @@ def test_the_weight_blocks_are_judged_apart_from_the_tables() -> None:
     old = replace(old, netlists={**old.netlists, "hw_core_lookup": OLD})
     made = difference(old, new, Options(), None)
     assert (made.weights_masks, made.masks) == ("metal", "all")
+    apart, whole = (
+        {q.name: q.mid for q in of}["nre.respin_usd"]
+        for of in (made.weights_quantities, made.quantities)
+    )
+    assert apart < whole
+
+
+def test_connections_are_counted_by_the_bit() -> None:
+    wide = OLD.replace(".A2(x[1])", ".A2({ x[1], a, x[0] })")
+    other = wide.replace("{ x[1], a, x[0] }", "{ x[1], x[0], a }")
+    assert compare("m", wide, other).pins_changed == 2
 
 
 def test_a_metal_re_spin_is_cheaper_and_sooner() -> None:
