@@ -24,6 +24,7 @@ from hwcompile.compiler.frontend.plan import (
     model_inputs,
 )
 from hwcompile.compiler.frontend.refusal import escape
+from hwcompile.compiler.frontend.states import state_inputs
 from hwcompile.compiler.frontend.trace import run_model
 from hwcompile.compiler.ir.tensor_graph import Array, FrontForm
 
@@ -35,15 +36,19 @@ def make_plan(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> 
     """Decides form and shapes. Raises ModelError naming the input whose dimension stays open."""
     inputs = model_inputs(model)
     given = _apply_given(inputs, shapes)
-    caches = _find_caches(model, given)
+    states = state_inputs(model)
+    caches = {n: o for n, o in _find_caches(model, given).items() if n not in states}
     open_past = [n for n in caches if any(isinstance(d, str) for d in given[n])]
     position = "" if open_past or not caches else _find_position(model, given)
     form: FrontForm = "kv" if open_past else "step" if position else "call"
     caches = caches if form != "call" else {}
-    batch = _batch(given, {position})
+    batch = _batch(given, {position, *states})
     fixed = {n: _without_batch(d, batch if n != position else 1) for n, d in given.items()}
+    # The batch of a state is its second axis.
+    fixed.update({n: (given[n][0], 1, *given[n][2:]) for n in states if len(given[n]) > 2})
     implied = _implied(inputs, form)
     fixed.update(_as_tokens(inputs, fixed, implied))
+    implied |= dict.fromkeys(states, "zeros")
     for name in open_past:
         fixed[name] = tuple(0 if isinstance(d, str) else d for d in fixed[name])
     steps = _steps(model, fixed, caches) if form == "step" else 1

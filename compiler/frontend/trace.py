@@ -15,6 +15,7 @@ from hwcompile.compiler.frontend.call import Call
 from hwcompile.compiler.frontend.operators import OPERATORS
 from hwcompile.compiler.frontend.plan import ModelInput, Plan, decode, model_inputs
 from hwcompile.compiler.frontend.refusal import escape, problem, refuse_nodes
+from hwcompile.compiler.frontend.states import state_outputs
 from hwcompile.compiler.frontend.vet import opset
 from hwcompile.compiler.ir.tensor_graph import (
     Array,
@@ -39,7 +40,12 @@ def trace(model: onnx.ModelProto, plan: Plan) -> TensorGraph:
     keys = run_model(model, plan, builder)
     outputs, pairs = [], []
     returned = {output: name for name, output in plan.caches.items()}
+    states = state_outputs(model)
+    if states:
+        builder.notes.append("states begin at zero, and the chip keeps them")
     for value in model.graph.output:
+        if value.name in states:
+            continue
         key = keys[value.name]
         if value.name in returned:
             pairs.append(CachePair(key, returned[value.name], value.name))
@@ -113,6 +119,8 @@ def _enter(b: Builder, given: ModelInput, plan: Plan) -> str:
     if 0 in shape:
         return b.constant(np.zeros(shape, given.dtype))
     if given.name in plan.implied:
+        if plan.implied[given.name] == "zeros":
+            return b.constant(np.zeros(shape, given.dtype))
         ones = plan.implied[given.name] == "ones"
         value = np.ones(shape) if ones else np.broadcast_to(np.arange(shape[-1]), shape)
         names = tuple(n for n, size in b.open_sizes.items() if size in shape)

@@ -114,6 +114,23 @@ def test_the_initial_state_is_kept(net: Any, agree: Any, quantised: Any, simulat
     simulated(quantised(agree(n, {"x": IMAGE})))
 
 
+def test_states_in_and_out_are_kept_by_the_chip(net: Any, importer: Any) -> None:
+    n = net()
+    x = n.op("Gather", n.weight(V, D, scale=1.0), n.input("input_ids", [1, "time"], "i"))
+    x = n.op("Transpose", x, perm=[1, 0, 2])
+    h, c = (n.input(name, [1, 1, H]) for name in ("h", "c"))
+    weights = (n.weight(1, 4 * H, D), n.weight(1, 4 * H, H))
+    y, last, cell = n.op("LSTM", x, *weights, "", "", h, c, hidden_size=H, outputs=3)
+    y = n.op("Transpose", n.op("Squeeze", y, n.ints(1)), perm=[1, 0, 2])
+    n.output(n.op("MatMul", y, n.weight(H, V)), "logits", [1, "time", V])
+    n.output(last, "h_out", [1, 1, H])
+    n.output(cell, "c_out", [1, 1, H])
+    graph = importer(n, {"input_ids": (1, T)})
+    assert graph.sections == ("sequence",)
+    assert [o.model_name for o in graph.outputs] == ["logits"]
+    assert [i.model_name for i in graph.inputs] == ["input_ids"]
+
+
 def test_lengths_are_refused(net: Any, importer: Any) -> None:
     n = net()
     x = n.op("Transpose", n.input("x", [1, T, D]), perm=[1, 0, 2])
