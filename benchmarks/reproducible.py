@@ -78,8 +78,8 @@ class Same:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """One kill. ``phase``: "before", "writing" or "ended" (it had finished); ``before``, ``after``:
-    what was at the destination."""
+    """One kill. ``phase``: "before" it wrote, "writing", "in place" (the new bundle was there) or
+    "ended" (it had finished); ``before``, ``after``: what was at the destination."""
 
     aimed: str
     seconds: float
@@ -204,6 +204,8 @@ def kills(
     for number in range(count):
         if number % 5 == 4:
             shutil.rmtree(out, ignore_errors=True)
+        elif not out.exists():
+            shutil.copytree(work / "whole" / "A", out)
         before = _named(digest(out), wanted)
         following = "B" if before == "A" else "A"
         writing = number % 2 == 1
@@ -211,6 +213,8 @@ def kills(
         words = command(model.resolve(), out, variants[following])
         phase, at = killed_run(words, surroundings(cache, {}), out, moment, writing)
         after = _named(digest(out), wanted)
+        if after == following and phase != "ended":
+            phase = "in place"
         yield Kill("while writing" if writing else "any time", at, phase, before, after)
         tell.print(f"kill {number}: {phase}, {before} -> {after}")
         if after == "mixture":
