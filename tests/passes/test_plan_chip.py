@@ -1,6 +1,4 @@
-"""The chip plan against the reference: a model of the machine that runs instructions on
-memories.
-"""
+"""The chip plan against the reference, on the model of the machine."""
 
 from __future__ import annotations
 
@@ -8,108 +6,12 @@ import numpy as np
 import pytest
 
 from hwcompile.compiler.ir import program as ir
-from hwcompile.compiler.ir.chip import Chip, Instruction, Loop, MatrixPlan, Operand
-from hwcompile.compiler.ir.operations import spec
+from hwcompile.compiler.ir.chip import Chip, MatrixPlan
 from hwcompile.passes.choose_styles import Goal, choose_styles
 from hwcompile.passes.plan_chip import plan_chip
 from hwcompile.sim import reference
+from hwcompile.sim.chip_model import ChipModel
 from tests import programs
-
-POISON = 1 << 40
-"""Fills memories at the start of every sample: a value that no operation makes."""
-
-
-class Machine:
-    """Runs a chip's instructions, element by element, on its memories."""
-
-    def __init__(self, chip: Chip) -> None:
-        self.chip = chip
-        self.values = chip.program.values
-        self.data = np.full(chip.memory("data").words, POISON, np.int64)
-        regions = chip.key_value_regions
-        words = chip.memory("key").words if regions else 1
-        self.words: dict[str, list[list[int]]] = {
-            s: [[] for _ in range(words)] for s in ("key", "value")
-        }
-        self.sent: dict[str, list[int]] = {}
-
-    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One sample ``[rows, cols]`` by input key; output elements by value key."""
-        self.sent = {output.value: [] for output in self.chip.program.outputs}
-        for section in self.chip.sections:
-            for loop in section.loops:
-                rows = loop.rows
-                if section.kind == "sequence":
-                    ids = [
-                        p.value for p in self.chip.inputs() if self.section(p.value) == "sequence"
-                    ]
-                    rows = len(inputs[ids[0]])
-                for row in range(rows):
-                    for instruction in loop.body:
-                        self.step(instruction, loop, row, inputs)
-        return {k: np.reshape(v, (-1, self.values[k].cols)) for k, v in self.sent.items()}
-
-    def section(self, key: str) -> str:
-        port = next(i for i in self.chip.program.inputs if i.value.key == key)
-        return self.chip.program.sections[port.section]
-
-    def step(self, i: Instruction, loop: Loop, row: int, inputs: dict[str, np.ndarray]) -> None:
-        def at(operand: Operand) -> int:
-            return operand.base + operand.stride * row
-
-        index = row if i.indexed else 0
-        if i.unit == "emit":
-            self.sent[i.output] += self.read(at(i.a), self.values[i.output].cols)
-            return
-        if i.unit == "receive":
-            result = inputs[self.chip.inputs()[i.select].value][index].tolist()
-        else:
-            unit = self.chip.unit(i.unit)
-            assert unit is not None
-            result = self.execute(unit.operations[i.select], i, at(i.a), at(i.b), at(i.c), index)
-        if i.space == "data":
-            assert all(abs(x) < 1 << self.chip.element_bits for x in result)
-            self.data[at(i.d) : at(i.d) + len(result)] = result
-        else:
-            for word, first in enumerate(range(0, len(result), i.lanes)):
-                self.words[i.space][at(i.d) + word] = result[first : first + i.lanes]
-
-    def read(self, base: int, count: int) -> list[int]:
-        found = self.data[base : base + count].tolist()
-        assert POISON not in found, "read before written"
-        return found
-
-    def execute(
-        self, op: ir.Operation, i: Instruction, a: int, b: int, c: int, row: int
-    ) -> list[int]:
-        values = [self.values[key] for key in op.inputs]
-        meaning = spec(op).meaning
-        xs: tuple[np.ndarray, ...]
-        if isinstance(op, ir.Attend):
-            keys = row + 1 if op.causal else values[1].rows
-            sides = []
-            for space in ("key", "value"):
-                words = self.words[space][b : b + keys * op.kv_heads]
-                assert all(words), "read before written"
-                sides.append(np.array(words).reshape(keys, -1))
-            xs = (self.matrix(a, 1, values[0].cols), *sides)
-            if len(values) > 3:
-                xs = (*xs, self.matrix(c, keys, 1))
-        elif isinstance(op, ir.SumRows):
-            xs = (self.matrix(a, values[0].rows, values[0].cols),)
-            if len(values) > 1:
-                xs = (*xs, self.matrix(c, values[1].rows, 1))
-        elif isinstance(op, ir.Gather):
-            table = self.chip.gathers[i.select]
-            return [self.read(address, 1)[0] for address in table[a : a + op.output.cols]]
-        else:
-            xs = tuple(
-                self.matrix(base, 1, v.cols) for base, v in zip((a, b), values, strict=False)
-            )
-        return meaning(op, xs, row, 1)[0].tolist()
-
-    def matrix(self, base: int, rows: int, cols: int) -> np.ndarray:
-        return np.array(self.read(base, rows * cols), np.int64).reshape(rows, cols)
 
 
 def random_inputs(program: ir.Program, seed: int, samples: int) -> dict[str, np.ndarray]:
@@ -127,11 +29,11 @@ def check(program: ir.Program, samples: int = 3) -> Chip:
     chip = plan_chip(program)
     inputs = random_inputs(program, 7, samples)
     expected = reference.run(program, inputs)
-    machine = Machine(chip)
+    model = ChipModel(chip)
     for n in range(samples):
-        found = machine.run({key: x[n] for key, x in inputs.items()})
+        found = model.run({key: x[n : n + 1] for key, x in inputs.items()})
         for output in program.outputs:
-            np.testing.assert_array_equal(found[output.value], expected[output.model_name][n])
+            np.testing.assert_array_equal(found[output.value][0], expected[output.model_name][n])
     return chip
 
 
