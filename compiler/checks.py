@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hwcompile.compiler.certify import prove_blocks
+from hwcompile.compiler.certify import prove_blocks, prove_linear_unit
 from hwcompile.compiler.emit.report import ModuleCheck
 from hwcompile.compiler.errors import MismatchError, ToolError
 from hwcompile.compiler.hardware import Hardware
@@ -176,7 +176,9 @@ def check_hardware(
         return tuple(ModuleCheck(name, "not verified", "none asked for") for name in names)
     with ThreadPoolExecutor(1) as pool:  # both wait for processes of one thread each
         linting = pool.submit(lint, rtl, files)
-        proofs = prove_blocks(rtl, program, _matrices(checked.chip), tell, jobs)
+        matrices = _matrices(checked.chip)
+        proofs = prove_blocks(rtl, program, matrices, tell, jobs)
+        unit = prove_linear_unit(rtl, program, matrices, proofs) if proofs else None
         linting.result()
     simulate(rtl, checked)
     method = "whole chip in Verilator"
@@ -190,14 +192,14 @@ def check_hardware(
     beats = sum(len(b) for s in checked.samples for b in s.expected.values())
     detail = f"{beats} output values of {len(checked.samples)} samples equal the reference"
     counted = level != "full" and bool(adder_flags([rtl / name for name in files], "auto"))
-    return tuple(
-        proven(proofs[name], counted)
-        if name in proofs
-        else ModuleCheck(name, "proven", _PROOF, "with the weight blocks that hold it")
-        if name in PRIMITIVES and proofs
-        else ModuleCheck(name, "simulated", method, detail)
-        for name in names
-    )
+    lines = {name: ModuleCheck(name, "simulated", method, detail) for name in names}
+    if proofs:
+        inside = "with the weight blocks that hold it"
+        lines |= {n: ModuleCheck(n, "proven", _PROOF, inside) for n in PRIMITIVES if n in lines}
+    lines |= {name: proven(proof, counted) for name, proof in proofs.items()}
+    if unit is not None:
+        lines[unit.module] = unit
+    return tuple(lines.values())
 
 
 def proven(proof: BlockProof, counted: bool) -> ModuleCheck:

@@ -65,7 +65,8 @@ class Circuit:
     reads ``operands[start[n] : start[n + 1]]``, drives the nets ``out[n]`` (an adder also
     ``carry[n]``; -1: none). TABLE: bit ``k`` of its word is ``tables[table[n] + address]``.
     Registers: next value ``next_value`` (literals), nets ``state``, condition ``enable`` and
-    ``clock`` (literals). Operations come after those whose results they read.
+    ``clock`` (literals). Operations come after those whose results they read. ``boxes``: literals
+    of the ports of the modules that were left closed; ``names``: literals of named wires.
     """
 
     name: str
@@ -83,6 +84,8 @@ class Circuit:
     next_value: IntArray
     enable: IntArray
     clock: IntArray
+    boxes: Mapping[str, Mapping[str, IntArray]]
+    names: Mapping[str, IntArray]
 
     @property
     def adders(self) -> int:
@@ -90,24 +93,28 @@ class Circuit:
         return int((self.kind == ADDER).sum())
 
 
-def read_circuit(files: Sequence[Path], top: str) -> Circuit:
+def read_circuit(
+    files: Sequence[Path], top: str, boxes: Mapping[str, str] | None = None
+) -> Circuit:
     """The module ``top`` of these Verilog files, flat.
+
+    ``boxes``: headers of modules that stay closed, by name. With them every cell that is not
+    understood stays closed too: its outputs are bits of which nothing is known.
 
     Raises:
         UnreadableCircuit: a cell or a structure that is not understood.
         ToolError: Yosys is missing or fails.
     """
-    modules = _modules(files, top)
+    modules = _modules(files, top, boxes or {})
     adders = {
         name: arity
         for name, module in modules.items()
-        if name != top and (arity := _adder_arity(name, module))
+        if name != top and name not in (boxes or {}) and (arity := _adder_arity(name, module))
     }
-    builder = _Builder(top, modules[top], adders)
-    return builder.circuit()
+    return _Builder(top, modules[top], adders, boxes).circuit()
 
 
-def _modules(files: Sequence[Path], top: str) -> dict[str, Any]:
+def _modules(files: Sequence[Path], top: str, boxes: Mapping[str, str]) -> dict[str, Any]:
     """Yosys' JSON of ``top``, everything below but the modules of adders flattened into it."""
     pyosys_version()
     kept = "".join(f"setattr -mod -{word}\n" for word in _HIERARCHY)
@@ -117,6 +124,10 @@ def _modules(files: Sequence[Path], top: str) -> dict[str, Any]:
         for number, path in enumerate(files):  # names of ours: the script is split at blanks
             names.append(f"source{number}.v")
             (work / names[-1]).symlink_to(path.resolve())
+        if boxes:
+            headers = [f"(* blackbox *) {header}\nendmodule\n" for header in boxes.values()]
+            (work / "boxes.v").write_text("".join(headers), encoding="utf-8")
+            names.append("boxes.v")
         script = _SCRIPT.format(files=" ".join(names), top=top, kept=kept)
         (work / "read.ys").write_text(script, encoding="utf-8")
         try:
@@ -217,11 +228,14 @@ class _Builder:
     name: str
     module: Mapping[str, Any]
     adders: Mapping[str, int]
+    boxes: Mapping[str, str] | None = None
     nets: int = 0
+    closed: dict[str, Mapping[str, IntArray]] = field(default_factory=dict)
     blocks: list[_Block] = field(default_factory=list)
     tables: list[NDArray[np.int8]] = field(default_factory=list)
     table_size: int = 0
     registers: list[tuple[IntArray, IntArray, IntArray, IntArray]] = field(default_factory=list)
+    names: dict[str, IntArray] = field(default_factory=dict)
 
     def circuit(self) -> Circuit:
         ports, cells = self.module["ports"], self.module["cells"]
@@ -236,12 +250,19 @@ class _Builder:
             if record["direction"] not in directions:
                 raise UnreadableCircuit(f"module {self.name}: port {port} is no input or output")
             directions[record["direction"]][port] = _literals(record["bits"])
+        if self.boxes is not None:
+            for name, record in self.module["netnames"].items():
+                if all(isinstance(bit, int) for bit in record["bits"]):
+                    self.names[name] = _literals(record["bits"])
         return self._sorted(directions["input"], directions["output"])
 
     # Cells.
 
     def _cell(self, label: str, cell: Mapping[str, Any]) -> None:
-        kind, read = cell["type"], _Ports(cell)
+        kind, read = cell["type"], _Ports(cell, self._unknown)
+        if self.boxes is not None and kind in self.boxes:
+            self.closed[kind] = {port: read(port) for port in cell["connections"]}
+            return
         if kind in self.adders:
             bits = [read(port) for port in "abc"[: self.adders[kind]]]
             if len(bits) == 2:
@@ -275,7 +296,11 @@ class _Builder:
             self._memory(label, cell, read)
         elif kind in ("$dff", "$dffe"):
             self._register(label, cell, read)
-        else:
+        elif kind in ("$shl", "$sshl", "$shr", "$sshr"):
+            self._shift(kind, read)
+        elif kind in ("$lt", "$le", "$gt", "$ge"):
+            self._compare(kind, read)
+        elif self.boxes is None:
             raise UnreadableCircuit(f"module {self.name} holds a cell of type {kind}")
 
     def _gate(self, kind: int, operands: IntArray, out: IntArray, complement: bool) -> None:
@@ -310,6 +335,37 @@ class _Builder:
         into = np.concatenate([[int(minus)], carries[:-1]])
         operands = np.stack([read.extended("A", width), read.extended("B", width) ^ minus, into], 1)
         self._add(ADDER, operands, read("Y"), carries)
+
+    def _shift(self, kind: str, read: _Ports) -> None:
+        """By stages, one a bit of the distance."""
+        width = max(read.width("Y"), read.width("A"))
+        now = read.extended("A", width)
+        fill = int(now[-1]) if kind == "$sshr" and _number(read.parameters["A_SIGNED"]) else 0
+        for stage, choice in enumerate(read("B")):
+            gap = np.full(min(1 << stage, width), fill if kind.endswith("shr") else 0, np.int64)
+            kept = width - len(gap)
+            moved = [now[len(gap) :], gap] if kind.endswith("shr") else [gap, now[:kept]]
+            result = self._fresh(width)
+            chosen = np.stack([np.full(width, choice), now, np.concatenate(moved)], 1)
+            self._add(CHOICE, chosen, result)
+            now = result
+        self._add(ALL, now[: read.width("Y"), None], read("Y"))
+
+    def _compare(self, kind: str, read: _Ports) -> None:
+        """A < B where A - B is negative, a bit wider than both."""
+        width = max(read.width("A"), read.width("B")) + 1
+        a, b = read.extended("A", width), read.extended("B", width)
+        a, b = (a, b) if kind in ("$lt", "$ge") else (b, a)
+        total, carries = self._fresh(width), self._fresh(width)
+        operands = np.stack([a, b ^ 1, np.concatenate([[1], carries[:-1]])], 1)
+        self._add(ADDER, operands, total, carries)
+        self._word(ALL, total[-1:], read("Y"), kind in ("$le", "$ge"))
+
+    def _unknown(self) -> int:
+        """The literal of an undefined bit: nothing is known of it."""
+        if self.boxes is None:
+            raise UnreadableCircuit(f"module {self.name} has an undefined bit")
+        return int(self._fresh(1)[0])
 
     def _memory(self, label: str, cell: Mapping[str, Any], read: _Ports) -> None:
         parameters = cell["parameters"]
@@ -402,19 +458,27 @@ class _Builder:
             carry[order],
             table[order],
             np.concatenate(self.tables) if self.tables else np.zeros(0, np.int8),
-            *registers,
+            registers[0],
+            registers[1],
+            registers[2],
+            registers[3],
+            self.closed,
+            self.names,
         )
 
 
 class _Ports:
     """The connections of a cell as literals."""
 
-    def __init__(self, cell: Mapping[str, Any]) -> None:
+    def __init__(self, cell: Mapping[str, Any], unknown: Callable[[], int]) -> None:
         self.connections = cell["connections"]
         self.parameters = cell["parameters"]
+        self.unknown = unknown
 
     def __call__(self, port: str) -> IntArray:
-        return _literals(self.connections[port])
+        bits = self.connections[port]
+        known = [bit if bit != "x" else self.unknown() // 2 for bit in bits]
+        return _literals(known)
 
     def width(self, port: str) -> int:
         return len(self.connections[port])

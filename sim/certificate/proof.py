@@ -293,7 +293,7 @@ class _Proof:
         if wrong.any():
             row, at = np.argwhere(wrong)[0].tolist()
             bits = int(widths[live[at]])
-            got = _balanced(int(found[row, live[at]]), bits, int(weight[row, at]))
+            got = balanced(int(found[row, live[at]]), bits, int(weight[row, at]))
             raise self.fail(
                 f"output column {column[live[at]]}, input {row % inputs}"
                 + (f" plane {plane[row]}" if planes > 1 else "")
@@ -363,7 +363,7 @@ class _Proof:
         return np.asarray(-(constant * every + self.weight.sum(0) * half), np.int64)
 
 
-def _balanced(value: int, bits: int, near: int) -> int:
+def balanced(value: int, bits: int, near: int) -> int:
     """The number congruent to ``value`` modulo ``2 ** bits`` that is nearest to ``near``."""
     modulus = 1 << bits
     return near + (value - near + modulus // 2) % modulus - modulus // 2
