@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwcompile.hdl.cells import PRIMITIVES
-from hwcompile.hdl.matrix_block import matrix_block_verilog
+from hwcompile.hdl.matrix_block import PhaseDecode, matrix_block_verilog
 from hwcompile.passes.lower_weights import lower_weights
 from hwcompile.sim.certificate.circuit import UnreadableCircuit
 from hwcompile.sim.certificate.proof import BlockProof, BlockShape, NotProven, prove_block
@@ -43,6 +43,15 @@ def test_block_and_its_correction(phases: int, planes: int, tmp_path: Path) -> N
     found = prove(emitted(SMALL, 8, phases, tmp_path, planes), SMALL, 8, phases, planes)
     wanted = lower_weights(SMALL, 8, phases, planes=planes).correction
     assert np.array_equal(found.correction, wanted)
+
+
+@pytest.mark.parametrize("decode", ["local", "shared"])
+def test_respun_block(decode: PhaseDecode, tmp_path: Path) -> None:
+    """Three modules, of which the weights are connections alone."""
+    files = emitted(SMALL, 8, 3, tmp_path)
+    block = lower_weights(SMALL, 8, 3, magnitude_bits=8)
+    files[0].write_text(matrix_block_verilog(block, "block", decode, respin=True))
+    assert np.array_equal(prove(files, SMALL, 8, 3).correction, block.correction)
 
 
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
