@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from hwcompile.compiler import pipeline, structural
+from hwcompile.compiler.appraisal import appraise
 from hwcompile.compiler.errors import UsageError
 from hwcompile.compiler.estimate import nodes
 from hwcompile.compiler.estimate.facts import DesignFacts
@@ -18,10 +20,13 @@ from hwcompile.compiler.estimate.ledger import Ledger, Quantity
 from hwcompile.compiler.estimate.lora import LoraShape, record_lora
 from hwcompile.compiler.estimate.scenario import DEFAULT, load_scenario
 from hwcompile.compiler.estimate.service import record_service
+from hwcompile.compiler.estimate.shape import Embedding
 from hwcompile.compiler.estimate.silicon import record_silicon
 from hwcompile.compiler.execute import open_design, port_options
+from hwcompile.compiler.frontend.large import open_weights
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.program import Program
+from hwcompile.compiler.names import label
 from hwcompile.compiler.options import Options
 from hwcompile.compiler.stages import Listener
 from hwcompile.compiler.structural import ModuleChange
@@ -137,11 +142,12 @@ def difference(old: Design, new: Design, options: Options, lora_rank: int | None
     check_architecture(old.program, new.program)
     modules = _modules(old.netlists, new.netlists)
     masks = _masks(modules, new.facts)
-    quantities = _prices(new, masks, options, lora_rank)
+    sizes = tuple(op.weight.shape for op in new.program.operations if isinstance(op, ir.Linear))
+    quantities = _prices(new.facts, masks, options, lora_rank, sizes)
     layers = _layers(old, new)
     blocks = tuple(m for m in modules if m.module.startswith(BLOCKS))
     own = _masks(blocks, new.facts)
-    apart = _prices(new, own, options, None) if own not in (masks, "none") else ()
+    apart = _prices(new.facts, own, options, None, sizes) if own not in (masks, "none") else ()
     return Difference(
         old.name, new.name, layers, modules, masks, RULES[masks], own, quantities, apart
     )
@@ -216,21 +222,64 @@ def _masks(modules: tuple[ModuleChange, ...], facts: DesignFacts) -> Masks:
     return "all" if "cells" in kinds else "metal"
 
 
+# --- models without a netlist ---------------------------------------------------------------------
+
+
+def large_difference(
+    old: Path,
+    new: Path,
+    options: Options,
+    embedding: Embedding,
+    node_nm: float | None,
+    lora_rank: int | None,
+) -> Difference:
+    """Compare two model files of any size, weight by weight in blocks; there are no netlists.
+
+    Raises:
+        UsageError: their weights differ in name or shape.
+    """
+    layers = tuple(_streamed(old, new))
+    made = appraise(new, options, embedding, None, node_nm)
+    masks: Masks = made.facts.respin_scope if any(x.changed for x in layers) else "none"
+    rule = RULES[masks] if masks != "all" else "weights as logic: cells differ, all masks change"
+    sizes = tuple((m.inputs, m.outputs) for m in made.shape.matrices for _ in range(m.copies))
+    quantities = _prices(made.facts, masks, options, lora_rank, sizes)
+    return Difference(old.stem, new.stem, layers, (), masks, rule, masks, quantities, ())
+
+
+def _streamed(old: Path, new: Path) -> Iterator[LayerChange]:
+    for before, after in zip_longest(open_weights(old), open_weights(new)):
+        if before is None or after is None or before.shape != after.shape:
+            said = (after or before).name
+            raise UsageError(
+                f"these are not of one architecture: the weights part at {label(said)}",
+                "diff compares a model with its successor of the same shape",
+            )
+        pairs = zip(before.blocks(), after.blocks(), strict=True)
+        changed = sum(int((a != b).sum()) for a, b in pairs)
+        yield LayerChange(label(after.name), "weights", "", after.elements, changed)
+
+
 # --- its price ------------------------------------------------------------------------------------
 
 
-def _prices(new: Design, masks: Masks, options: Options, rank: int | None) -> tuple[Quantity, ...]:
+def _prices(
+    facts: DesignFacts,
+    masks: Masks,
+    options: Options,
+    rank: int | None,
+    matrices: tuple[tuple[int, ...], ...],
+) -> tuple[Quantity, ...]:
     tables = pipeline.tables(options)
-    node = nodes.nearest(tables["nodes"], new.facts.node_nm)
+    node = nodes.nearest(tables["nodes"], facts.node_nm)
     ledger = Ledger()
-    facts = new.facts if masks == "none" else replace(new.facts, respin_scope=masks)
+    facts = facts if masks == "none" else replace(facts, respin_scope=masks)
     record_silicon(ledger, facts, tables, node)
     record_service(ledger, facts, load_scenario(options.scenario or DEFAULT), tables)
     wanted = [] if masks == "none" else ["nre.variable_masks_usd", "nre.respin_usd"]
     wanted += [] if masks == "none" else ["nre.respin_weeks"]
     wanted.append("nre.total_usd")
     if rank is not None:
-        sizes = tuple(op.weight.shape for op in new.program.operations if isinstance(op, ir.Linear))
-        record_lora(ledger, LoraShape(rank, sizes), tables)
+        record_lora(ledger, LoraShape(rank, matrices), tables)
         wanted += [q.name for q in ledger if q.name.startswith("lora.")]
     return tuple(ledger[name] for name in wanted)

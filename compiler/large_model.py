@@ -23,6 +23,7 @@ from hwcompile.compiler.estimate.statistics import (
     integer_histogram,
     nibble_histogram,
 )
+from hwcompile.compiler.frontend.external import tensors
 from hwcompile.compiler.frontend.large import Weight, open_weights
 from hwcompile.compiler.frontend.vet import open_model
 from hwcompile.compiler.ir import program as ir
@@ -30,6 +31,8 @@ from hwcompile.compiler.ir.program import Program
 from hwcompile.compiler.names import label
 from hwcompile.sim import reference
 
+NETLIST_LIMIT = 300_000
+"""Weights up to which an estimate maps the whole chip to cells; above, areas are modelled."""
 DEFAULT_CONTEXT = 2048
 MAX_LIST = 8
 _COLUMNS_LAST = ("MatMul", "MatMulInteger", "QLinearMatMul", "QGemm", "Attention")
@@ -186,6 +189,12 @@ def _hidden(matrices: list[MatrixStatistics]) -> int:
         for width in (m.inputs, m.outputs):
             held[width] = held.get(width, 0) + 1
     return max(held, key=lambda width: (held[width], width))
+
+
+def is_large(path: Path) -> bool:
+    """Whether a file holds more weights than are mapped to cells for an estimate."""
+    found = tensors(open_model(path))
+    return sum(prod(t.dims) for t in found if len(t.dims) > 1) > NETLIST_LIMIT
 
 
 def _positions(

@@ -7,8 +7,16 @@ from pathlib import Path
 
 from hwcompile.compiler.commands import common
 from hwcompile.compiler.console import Output, StageDisplay
-from hwcompile.compiler.difference import Design, Difference, difference, read_design
+from hwcompile.compiler.difference import (
+    Design,
+    Difference,
+    difference,
+    large_difference,
+    read_design,
+)
+from hwcompile.compiler.errors import UsageError
 from hwcompile.compiler.estimate.explain import line
+from hwcompile.compiler.large_model import is_large
 from hwcompile.compiler.options import Options, add_arguments, from_sources
 
 _EXAMPLE = """hwcompile diff old-hwcompile new-hwcompile
@@ -45,13 +53,27 @@ def add(commands: common.Commands) -> None:
         metavar="R",
         help="also price the successor as a low-rank adapter in memory",
     )
+    parser.add_argument(
+        "--hold",
+        choices=("logic", "rom", "metal"),
+        default="logic",
+        help="of models too large to compile: how the weights are held",
+    )
+    parser.add_argument("--node", type=float, metavar="NM", help="process of a ROM or metal chip")
     add_arguments(parser, only=_OPTIONS)
 
 
 def execute(args: argparse.Namespace, output: Output) -> int:
     options = from_sources(vars(args))
-    old, new = (_read(Path(path), options, output) for path in (args.old, args.new))
-    found = difference(old, new, options, args.lora_rank)
+    paths = [Path(args.old), Path(args.new)]
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"there is no {path}", "a bundle, or a model")
+    if all(p.is_file() and (args.hold != "logic" or is_large(p)) for p in paths):
+        found = large_difference(paths[0], paths[1], options, args.hold, args.node, args.lora_rank)
+    else:
+        old, new = (_read(path, options, output) for path in paths)
+        found = difference(old, new, options, args.lora_rank)
     _print(found, output)
     output.document(found.to_json())
     return 0
@@ -78,7 +100,8 @@ def _print(found: Difference, output: Output) -> None:
         numbers = f"{m.cells[1]:>8} {m.cells_added:>8} {m.cells_gone:>8} {m.pins_changed:>12}"
         output.result(f"{m.module[:32]:<32} {m.change:<12} {numbers}")
     same = sum(m.change == "same" for m in found.modules)
-    output.result(f"{same} of {len(found.modules)} modules are the same")
+    said = f"{same} of {len(found.modules)} modules are the same"
+    output.result(said if found.modules else "no netlists: too large to compile here, or not asked")
     output.result("")
     output.result(f"masks: {found.masks} ({found.rule})")
     for quantity in found.quantities:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict, replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,9 @@ from hwcompile.compiler.estimate.facts import DesignFacts
 from hwcompile.compiler.estimate.scenario import DEFAULT, load_scenario
 from hwcompile.compiler.estimate.shape import Embedding
 from hwcompile.compiler.execute import open_design, read_npz
-from hwcompile.compiler.frontend.external import tensors
-from hwcompile.compiler.frontend.vet import open_model
-from hwcompile.compiler.large_model import program_shape
+from hwcompile.compiler.large_model import NETLIST_LIMIT, is_large, program_shape
 from hwcompile.compiler.options import Options, add_arguments, from_sources
 from hwcompile.sim import reference
-
-NETLIST_LIMIT = 300_000
-"""Weights up to which the estimate maps the whole chip to cells; above, areas are modelled."""
 
 _EXAMPLE = """hwcompile estimate model.onnx --target sky130hd
 hwcompile estimate llama-8b.onnx --weights int4 --hold rom --node 6 --report llama.html
@@ -122,10 +116,7 @@ def _modelled(path: Path, args: argparse.Namespace) -> bool:
         raise UsageError(f"there is no file {path}")
     if args.hold != "logic" or args.basis == "model":
         return True
-    if args.basis == "netlist":
-        return False
-    model = open_model(path)
-    return sum(prod(t.dims) for t in tensors(model) if len(t.dims) > 1) > NETLIST_LIMIT
+    return args.basis == "auto" and is_large(path)
 
 
 def _modelled_estimate(

@@ -2,10 +2,13 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.synthetic_llama import SPECS, write
+from hwcompile.compiler.cli import main
 from hwcompile.compiler.difference import Design, difference
 from hwcompile.compiler.errors import UsageError
 from hwcompile.compiler.ir import program as ir
@@ -138,3 +141,42 @@ def test_another_architecture_is_refused() -> None:
 def test_the_answer_is_plain_json() -> None:
     made = difference(side(OLD), side(WIRED), Options(), 4)
     assert json.loads(json.dumps(made.to_json()))["masks"] == "metal"
+
+
+# --- files without netlists -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model and its successor: one weight matrix halved."""
+    folder = tmp_path_factory.mktemp("models")
+    old, new = folder / "old.onnx", folder / "new.onnx"
+    write(SPECS["toy"], old)
+    write(SPECS["toy"], new)
+    data = np.fromfile(new.with_suffix(".data"), np.float32)
+    data[64 * 32 : 64 * 32 + 1024] *= 0.5
+    data.tofile(new.with_suffix(".data"))
+    return old, new
+
+
+def test_large_files_are_compared_weight_by_weight(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["diff", *map(str, files), "--hold", "rom", "--node", "7", "--lora-rank", "4"]
+    assert main([*command, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    changed = [layer for layer in answer["layers"] if layer["changed"]]
+    assert [layer["changed"] for layer in changed] == [1024]
+    assert answer["masks"] == "via" and answer["modules"] == []
+    assert answer["quantities"]["lora.weights"]["mid"] > 0
+
+
+def test_a_file_is_the_same_as_itself_and_another_size_is_refused(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hold = ("--hold", "rom", "--node", "7")
+    assert main(["diff", str(files[0]), str(files[0]), *hold, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["masks"] == "none"
+    write(replace(SPECS["toy"], hidden=64), tmp_path / "other.onnx")
+    assert main(["diff", str(files[0]), str(tmp_path / "other.onnx"), *hold]) == 2
+    assert main(["diff", str(files[0]), "nowhere.onnx"]) == 2
