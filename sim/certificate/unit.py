@@ -285,7 +285,7 @@ class _Run:
         wanted = {net: amount for net, amount in wanted.items() if amount}
         sources, cycles = self._origins(np.array([net for _, net, _ in terms], np.int64))
         found = {int(net): int(term[2]) for net, term in zip(sources, terms, strict=True)}
-        if found != wanted:
+        if found != wanted or len(terms) != len(wanted):
             raise MismatchError(f"{where}: the sum is not of its accumulator")
         if any(complete.get(cycle) != phase for cycle in cycles.tolist()):
             raise MismatchError(
