@@ -1,17 +1,19 @@
 """Estimate of a model whose weights are many GB: memory and pace.
 
-    python -m benchmarks.estimate_scale [--layers 17] [--folder /tmp] [--minilm FILE]
+    python -m benchmarks.estimate_scale [--layers 17] [--folder DIR]
+    python -m benchmarks.estimate_scale --layers 0 --small MODEL.onnx --out FILE.md
 
 Writes a Llama-shaped model (3B shape, float32) to a temporary folder, estimates it as weight logic
 and in ROM, each in a process of its own, and deletes it. The pace is that of the statistics alone,
 weights of matrices over processor seconds of one core; the estimate's seconds are all of it, start
-of Python included.
+of Python included, on a machine that may be busy: its load is written down.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import sys
 import tempfile
@@ -19,13 +21,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.measure import hwcompile
+from benchmarks.measure import Run, hwcompile
 from benchmarks.synthetic_llama import SPECS, write
 from hwcompile.compiler.large_model import read_shape
 
 OUT = Path("docs/results/estimate_scale.md")
 SPEC = "llama-3.2-3b"
-BOUND_BYTES, BOUND_PACE, BOUND_MINILM_S = 2 << 30, 50e6, 60
+BOUND_BYTES, BOUND_PACE, BOUND_SMALL_S = 2 << 30, 50e6, 60
 
 
 def pace(path: Path) -> tuple[int, float, int]:
@@ -43,14 +45,28 @@ def pace(path: Path) -> tuple[int, float, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--layers", type=int, default=17, help="17 layers are 10 GB")
+    parser.add_argument("--layers", type=int, default=17, help="17 layers are 10 GB, 0: none")
     parser.add_argument("--folder", type=Path, default=None)
-    parser.add_argument("--minilm", type=Path, help="also time this model's estimate")
+    parser.add_argument("--small", type=Path, help="also time the estimate of this encoder")
+    parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
-    spec = replace(SPECS[SPEC], layers=args.layers)
+    rows: list[tuple[str, Run]] = []
+    lines: list[str] = []
+    if args.layers:
+        rows, lines = large(args.layers, args.folder)
+    if args.small is not None:
+        shape = ("--shape", "input_ids=1x64")
+        rows.append((args.small.stem, hwcompile("estimate", args.small, "--json", *shape)))
+    args.out.write_text(report(rows, lines), encoding="utf-8")
+    print(args.out.read_text("utf-8"))
+
+
+def large(layers: int, folder: Path | None) -> tuple[list[tuple[str, Run]], list[str]]:
+    """Write the model, measure the pace on it and its estimates."""
+    spec = replace(SPECS[SPEC], layers=layers)
     rows, lines = [], []
-    with tempfile.TemporaryDirectory(prefix="hwcompile-scale-", dir=args.folder) as folder:
-        path = Path(folder) / "llama.onnx"
+    with tempfile.TemporaryDirectory(prefix="hwcompile-scale-", dir=folder) as name:
+        path = Path(name) / "llama.onnx"
         print("writing the model", file=sys.stderr)
         write(spec, path)
         size = path.with_suffix(".data").stat().st_size
@@ -61,12 +77,13 @@ def main() -> None:
             f"**{weights / seconds / 1e6:.0f} million weights a second and core** "
             f"(bound {BOUND_PACE / 1e6:.0f}), peak {peak / 2**20:.0f} MiB."
         )
-        for name, more in (("logic", ()), ("ROM", ("--hold", "rom", "--node", "7"))):
+        for hold, more in (("logic", ()), ("ROM", ("--hold", "rom", "--node", "7"))):
             done = hwcompile("estimate", path, "--weights", "int4", "--json", *more)
-            rows.append((f"{SPEC}, {args.layers} layers, {name}", done))
-    if args.minilm is not None:
-        shape = ("--shape", "input_ids=1x64")
-        rows.append((args.minilm.stem, hwcompile("estimate", args.minilm, "--json", *shape)))
+            rows.append((f"{SPEC}, {layers} layers, {hold}", done))
+    return rows, lines
+
+
+def report(rows: list[tuple[str, Run]], lines: list[str]) -> str:
     table = ["| estimate | seconds | processor seconds | peak MiB | core mm² | verdict |"]
     table.append("|---|---|---|---|---|---|")
     for name, done in rows:
@@ -80,18 +97,18 @@ def main() -> None:
     text = [
         "# Estimate of large models",
         "",
-        "Written by `python -m benchmarks.estimate_scale`.",
+        "Written by `python -m benchmarks.estimate_scale`; load of the machine at the end: "
+        f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores.",
         "",
         *lines,
         "",
         *table,
         "",
-        f"Bounds: {BOUND_BYTES >> 20} MiB; MiniLM-L6 in {BOUND_MINILM_S} s. Memory is that of all "
+        f"Bounds: {BOUND_BYTES >> 20} MiB; MiniLM-L6 in {BOUND_SMALL_S} s. Memory is that of all "
         "processes together at the peak, mapped pages of the file included.",
         "",
     ]
-    OUT.write_text("\n".join(text), encoding="utf-8")
-    print("\n".join(text))
+    return "\n".join(text)
 
 
 if __name__ == "__main__":

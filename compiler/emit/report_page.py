@@ -70,6 +70,8 @@ def money(value: float | None, digits: int = 3) -> str:
 
 def prefixed(value: float, unit: str) -> str:
     """A small physical quantity with the prefix of its unit: ``0.0213 W`` as ``21.3 mW``."""
+    if not value:
+        return f"0 {unit}"
     for factor, prefix in ((1.0, ""), (1e3, "m"), (1e6, "µ"), (1e9, "n")):
         if abs(value) * factor >= 1:
             return f"{number(value * factor, 3)} {prefix}{unit}"
