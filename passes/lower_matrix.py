@@ -1,0 +1,29 @@
+"""Lower a matrix to the weight block that ships: by adder graph or by its digits.
+
+1. One phase, all planes in one cycle (``parallel``): the matrix is solved to an adder graph, whole
+   words are shared, and the graph becomes gates.
+2. Anything else: :func:`hwcompile.passes.lower_weights.lower_weights`, full adders shared where
+   there is one phase.
+
+What must NOT change: the block computes the matrix; both ways check it.
+"""
+
+from __future__ import annotations
+
+from hwcompile.compiler.ir.weight_logic import IntArray, WeightBlock
+from hwcompile.passes.cmvm_tile import SolverOptions
+from hwcompile.passes.lower_adder_graph import lower_adder_graph
+from hwcompile.passes.lower_weights import lower_weights
+from hwcompile.passes.solve_cmvm import WIDEST_WEIGHT, solve_cmvm
+
+_OPTIONS = SolverOptions(level=1)
+
+
+def lower_matrix(
+    weight: IntArray, x_bits: int, phases: int = 1, planes: int = 1, magnitude_bits: int = 0
+) -> WeightBlock:
+    """The block of ``y = W x``, weight ``[N, M]``; arguments and errors as of ``lower_weights``."""
+    if phases == 1 and planes == x_bits >= 2 and weight.size and abs(weight).max() <= WIDEST_WEIGHT:
+        half = 1 << (x_bits - 1)
+        return lower_adder_graph(solve_cmvm(weight, -half, half - 1, _OPTIONS), x_bits)
+    return lower_weights(weight, x_bits, phases, True, planes, magnitude_bits)
