@@ -20,7 +20,7 @@ from hwcompile.hdl.matrix_block import RESPIN_PHASES, PhaseDecode, matrix_block_
 from hwcompile.hdl.top import with_cycles
 from hwcompile.hdl.verilog import chip_verilog
 from hwcompile.passes.choose_styles import NO_GOAL, Goal, Style, choose_styles, respin_styles
-from hwcompile.passes.lower_weights import lower_weights
+from hwcompile.passes.lower_matrix import lower_matrix
 from hwcompile.passes.plan_chip import plan_chip
 
 _LIBRARY = "nangate45"
@@ -113,7 +113,7 @@ def build_hardware(
         module = Ident(f"hw_matrix_{number}")
         bits = program.values[op.inputs[0]].bits
         places = _magnitude_bits(op.weight) if respin and plan.phases > 1 else 0
-        block = lower_weights(op.weight, bits, plan.phases, True, plan.planes, places)
+        block = lower_matrix(op.weight, bits, plan.phases, plan.planes, places)
         plans.append(plan_linear(number, op, program.values[op.inputs[0]], block, module))
         texts[module] = matrix_block_verilog(block, module, decode, respin)
         matrices.append(Matrix(module, op, block.phases, counts(block)))
