@@ -31,7 +31,7 @@ from hwcompile.compiler.ir.weight_logic import (
     counts,
 )
 from hwcompile.hdl.matrix_block import PhaseDecode, decoder_of_tap
-from hwcompile.passes.lower_weights import lower_weights
+from hwcompile.passes.lower_matrix import lower_matrix
 
 FITTED = ("fed_back", "flip_flops", "literals", "signs", "masks", "nodes2", "nodes3", "nodes4")
 """Features whose gates are fitted, in NAND2 each; the others are cells, as counted."""
@@ -247,7 +247,7 @@ def _scaled_area(
     """The block of a tile, its parts grown to ``shape`` each by its own law."""
     n, m = shape
     phases = min(phases, tile.shape[1])
-    block = lower_weights(tile, x_bits, phases, share=True, planes=planes)
+    block = lower_matrix(tile, x_bits, phases, planes)
     small = block_features(block, decode)
     trees, own = -(-m // phases), block.trees
     wide, deep = trees / own, n / len(tile)
