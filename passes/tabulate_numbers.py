@@ -1,7 +1,7 @@
 """Tabulate numbers: what depends on one integer input alone is a table over its values.
 
 1. An input that is one integer per sample and is used in arithmetic (the time of a diffusion
-   model) is taken to lie in ``0 .. NUMBERS - 1``: nothing in a file says how far it goes.
+   model) is taken to lie in ``0 .. NUMBERS - 1``, or to the end of a table it indexes.
 2. Everything computed from it and constants alone is evaluated for each of these values; each
    tensor of it that other nodes read becomes one row of a table, picked by the input.
 
@@ -21,6 +21,7 @@ from hwcompile.compiler.ir.tensor_operations import STRUCTURAL
 from hwcompile.passes.result import PassResult, rebuild
 
 NUMBERS = 1024
+_MOST_ELEMENTS = 1 << 26
 
 
 def run(graph: TensorGraph) -> PassResult[TensorGraph]:
@@ -28,8 +29,9 @@ def run(graph: TensorGraph) -> PassResult[TensorGraph]:
     lines: list[str] = []
     for given in graph.inputs:
         if _is_number(graph, given):
-            graph = _tabulate(graph, given)
-            lines.append(f"input {given.model_name!a}: a table over 0..{NUMBERS - 1}")
+            graph, count = _tabulate(graph, given)
+            if count:
+                lines.append(f"input {given.model_name!a}: a table over 0..{count - 1}")
     return PassResult(graph, bool(lines), tuple(lines))
 
 
@@ -46,7 +48,8 @@ def _is_number(graph: TensorGraph, given: TensorInput) -> bool:
     return False
 
 
-def _tabulate(graph: TensorGraph, given: TensorInput) -> TensorGraph:
+def _tabulate(graph: TensorGraph, given: TensorInput) -> tuple[TensorGraph, int]:
+    """The graph and the length of the tables; 0 where nothing was done."""
     inside = {given.key}
     region: list[Node] = []
     for node in graph.nodes:
@@ -57,7 +60,16 @@ def _tabulate(graph: TensorGraph, given: TensorInput) -> TensorGraph:
     read = {k for node in graph.nodes if node.output not in inside for k in node.inputs}
     read |= {output.key for output in graph.outputs}
     kept = [node for node in region if node.output in read]
-    rows = [_evaluate(graph, region, given, number) for number in range(NUMBERS)]
+    if sum(prod(node.shape) for node in region) * NUMBERS > _MOST_ELEMENTS:
+        return graph, 0
+    rows: list[dict[str, Array]] = []
+    for number in range(NUMBERS):
+        try:
+            rows.append(_evaluate(graph, region, given, number))
+        except IndexError:  # a table that it indexes ends here
+            break
+    if not rows:
+        return graph, 0
     nodes: list[Node] = []
     constants = dict(graph.constants)
     for node in graph.nodes:
@@ -68,7 +80,7 @@ def _tabulate(graph: TensorGraph, given: TensorInput) -> TensorGraph:
             nodes += _pick(node, key, given, table.shape[1])
         else:
             nodes.append(node)
-    return rebuild(replace(graph, constants=constants), tuple(nodes), {})
+    return rebuild(replace(graph, constants=constants), tuple(nodes), {}), len(rows)
 
 
 def _is_plain(graph: TensorGraph, key: str) -> bool:

@@ -63,6 +63,10 @@ def lower(graph: TensorGraph) -> Lowered:
             place = node.origin.strip("/").rpartition("/")[0]
             problems.append(Problem(node.op, node.origin, place, error.why, error.hint))
             lost.add(node.output)
+        except (ValueError, IndexError):
+            why = "operands do not fit what it is part of"
+            problems.append(Problem(node.op, node.origin, "", why, "check the model"))
+            lost.add(node.output)
     if problems:
         raise refuse_nodes(problems, "cannot be built in hardware")
     outputs = tuple(_output(w, o.key, o.model_name, o.model_shape) for o in graph.outputs)
