@@ -155,7 +155,8 @@ def _sinks(netlist: Netlist, library: CellLibrary) -> IntArray:
 
 def _capacitance(netlist: Netlist, target: Target) -> FloatArray:
     """fF of each net: pins, and wire for each."""
-    total: FloatArray = _sinks(netlist, target.library) * target.value("wire_ff_per_sink")
+    total: FloatArray = np.zeros(netlist.net_count)
+    total += _sinks(netlist, target.library) * target.value("wire_ff_per_sink")
     for gate in netlist.gates:
         for pin, farads in target.library.cells[gate.cell].inputs.items():
             if pin in gate.pins:
