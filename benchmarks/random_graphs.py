@@ -1,13 +1,14 @@
 """Random graphs: the reference against the chip model, the operations' oracle, RTL and gates.
 
     python -m benchmarks.random_graphs --count 10000 [--rtl N] [--gates N] [--seed S]
-        [--seconds S] [--json OUT] [--out PAGE]
+        [--seconds S] [--json OUT [--more]] [--out PAGE]
 
 Graph i is drawn from seed S + i, quantised and planned. All graphs run on the model of the chip
 (``sim/chip_model.py``) and, for one sample, on the plain-Python oracle of the tests; ``--rtl`` of
-them, evenly spread, also as Verilog in Icarus, ``--gates`` of them as mapped netlist.
-A failure is named by its seed: ``--seed THAT --count 1 [--rtl 1] [--gates 1]`` repeats it. Ends in
-1 when anything differs. Run from the repository's root.
+them, evenly spread, also as Verilog in Icarus, ``--gates`` of them as mapped netlist. With
+``--more`` the trials in OUT are kept, and the page tells of all. A failure is named by its seed:
+``--seed THAT --count 1 [--rtl 1] [--gates 1]`` repeats it. Ends in 1 when anything differs. Run
+from the repository's root.
 """
 
 from __future__ import annotations
@@ -333,6 +334,12 @@ def _turn(number: int, wanted: int, count: int) -> bool:
     return number * wanted // count != (number - 1) * wanted // count
 
 
+def earlier(path: Path) -> list[Trial]:
+    """Trials written with ``--json``."""
+    records = json.loads(path.read_text(encoding="utf-8"))
+    return [Trial(**{**record, "operations": tuple(record["operations"])}) for record in records]
+
+
 # --- the page -------------------------------------------------------------------------------------
 
 
@@ -343,8 +350,14 @@ def markdown(done: Sequence[Trial], command: str, seconds: float) -> str:
     lines = [
         "# Random graphs",
         "",
-        f"Written by `{command}` in {seconds:.0f} s. Each graph was drawn from its seed, quantised",
-        "and planned; the outputs of the numpy reference were compared with the chip model",
+        f"Written by `{command}` in {seconds:.0f} s",
+        *(
+            ["(and by earlier runs, whose trials are counted here too)."]
+            if "--more" in command
+            else []
+        ),
+        "Each graph was drawn from its seed, quantised and planned; the outputs of the numpy",
+        "reference were compared with the chip model",
         "(`sim/chip_model.py`), each operation with the plain-Python oracle of the tests, some",
         "chips as Verilog in Icarus (with pauses on the streams; X, TLAST and handshakes checked",
         "too) and some as netlist of Nangate45 cells. Vectors: random, alternating, greatest,",
@@ -396,6 +409,7 @@ def main() -> int:
     parser.add_argument("--family", choices=tuple(FAMILIES), help="only this one")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin none after")
     parser.add_argument("--json", type=Path, metavar="OUT", help="every trial")
+    parser.add_argument("--more", action="store_true", help="add to the trials in OUT")
     parser.add_argument("--out", type=Path, default=PAGE, metavar="PAGE", help="where to write")
     options = parser.parse_args()
     command = "python -m benchmarks.random_graphs " + " ".join(
@@ -404,7 +418,7 @@ def main() -> int:
         if (value := getattr(options, name)) != parser.get_default(name)
     )
     counts = {"model": options.count, "rtl": options.rtl, "gates": options.gates}
-    began, done = time.monotonic(), []
+    began, done = time.monotonic(), earlier(options.json) if options.more else []
     console = Console(stderr=True)
     with Progress(console=console) as bar:
         campaign = trials(options.seed, counts, options.seconds, options.family)
@@ -414,6 +428,7 @@ def main() -> int:
                 console.print(
                     f"seed {trial.seed} ({trial.family}): {trial.failures}"[:300], markup=False
                 )
+    command += " --more" if options.more else ""
     page = markdown(done, command.strip(), time.monotonic() - began)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(page, encoding="utf-8")
