@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hwcompile.compiler.errors import UsageError
-from hwcompile.compiler.ir.adder_graph import AdderGraph, IntArray, output_interval
+from hwcompile.compiler.ir.adder_graph import AdderGraph, IntArray
 from hwcompile.compiler.ir.adder_graph import expand as expand_graph
 from hwcompile.compiler.ir.weight_logic import (
     WORD_BITS,
@@ -252,13 +252,22 @@ class _Gates:
         return [np.array([c[0] if len(c) else -1 for c in queue], np.int64) for queue in queues]
 
     def _outputs(self) -> list[IntArray]:
-        ends = output_interval(self.graph)
+        # A block holds for every x of its width, whatever the intervals of the graph.
+        half, matrix = 1 << (self.x_bits - 1), expand_graph(self.graph)
+        up, down = np.maximum(matrix, 0).sum(0), np.minimum(matrix, 0).sum(0)
+        ends = down * (half - 1) - up * half, up * (half - 1) - down * half
         queues = []
         for j, terms in enumerate(self.sums.outputs):
             columns, constant = self._columns(-1 - j, terms)
             sign = self.polarity[-1 - j]
             most = sign * int(ends[sign > 0][j]) + constant
-            queues.append(columns[: most.bit_length()])
+            # The top bit of a complement may be always 0; its 1 is in the constant: it stays.
+            tops = [
+                shift + len(self._word(node, s * sign)[0])
+                for node, shift, s in terms
+                if s * sign != (self.polarity[node] if node >= self.graph.inputs else 1)
+            ]
+            queues.append(columns[: max([most.bit_length(), *tops])])
         upper = self._compressed(queues)
         return [
             self._inverted(bits) if self.polarity[-1 - j] < 0 else bits

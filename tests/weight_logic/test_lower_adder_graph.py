@@ -98,3 +98,14 @@ def test_a_changed_gate_is_found() -> None:
     except WeightLogicError:
         return
     assert not np.array_equal(found, MATRICES["dense"])
+
+
+def test_a_complement_whose_top_bit_is_always_zero() -> None:
+    # 3 x0 + 3 x1 of 4 bits reaches 90 of 127; offsets of narrow inputs move it to the top half.
+    matrix = np.array([[3, -3, 1], [3, -3, -1]])
+    for low, high in ((4, 7), (-8, -5), (0, 3), (-8, 7)):
+        graph = solve_cmvm(matrix, low, high)
+        for collapse in (True, False):
+            block = lower_adder_graph(graph, 4, collapse)
+            x = np.array([[low, high], [high, low], [low, low], [high, high]])
+            assert np.array_equal(weight_logic.evaluate(block, x) + block.correction, x @ matrix)
