@@ -10,7 +10,8 @@ those of netlists of full adders, half adders, XORs and inverters (Nangate45), s
 vectors: a peer's graph as plain ripple adders (``ripple``), as ripple adders with our words (``our
 words``), and through our whole lowering (``our lowering``). CPU seconds count the solution alone,
 after import and compilation. A peer that is not installed is n/a. ``--keep`` keeps the peers'
-solutions, and a later run takes them from there. The page gets a plot beside it.
+solutions, and a later run takes them from there; ``--resume`` goes on where a run was stopped. The
+page gets a plot beside it.
 """
 
 from __future__ import annotations
@@ -284,6 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, required=True, metavar="OUT")
     parser.add_argument("--out", type=Path, metavar="PAGE.md")
     parser.add_argument("--keep", type=Path, metavar="FOLDER")
+    parser.add_argument("--resume", action="store_true", help="go on with the matrices not in OUT")
     options = parser.parse_args(arguments)
     peers = [p for p in options.peers.split(",") if p]
     matrices: list[tuple[str, bool, Matrix | None]] = []
@@ -294,8 +296,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         matrices += [(n, False, make_matrix(n)) for n in SUITES[options.suite]]
         matrices += [(n, True, make_matrix(n, True)) for n in SUITES.get(options.held_out, [])]
         matrices.sort(key=lambda item: 0 if item[2] is None else item[2].size)
-    rows = []
+    rows = json.loads(options.json.read_text()) if options.resume else []
+    done = [(row["name"], row["held_out"]) for row in rows]
     for name, held_out, matrix in matrices:
+        if (name, held_out) in done:
+            continue
         if matrix is None:
             print(f"{name}: n/a, its package is not installed", file=sys.stderr)
             continue
