@@ -14,7 +14,7 @@ from typing import Any
 from hwcompile.compiler.errors import UsageError
 from hwcompile.compiler.estimate import nodes
 from hwcompile.compiler.estimate.figures import TABLES, Figure, load_tables, read_figures_file
-from hwcompile.compiler.estimate.scenario import load_scenario
+from hwcompile.compiler.estimate.scenario import Scenario, load_scenario
 from hwcompile.compiler.estimate.targets import load_target, target_names
 from hwcompile.compiler.frontend.operators import OPERATORS
 from hwcompile.compiler.importing import GRAPH_PASSES, TENSOR_PASSES
@@ -72,9 +72,18 @@ def validate(path: str) -> str:
         load_tables(Path(path))
         return f"figures over the tables {', '.join(content)}"
     if "alternative" in content:
-        return f"scenario {load_scenario(path).title}"
+        return f"scenario {_scenario(path).title}"
     target = load_target(path)
     return f"target {target.name} with {len(target.library.cells)} cells of {target.library.name}"
+
+
+def _scenario(path: str) -> Scenario:
+    """A scenario whose alternative the tables know."""
+    scenario, tables = load_scenario(path), load_tables()
+    known = (*tables["gpus"].sections(), *tables["edge"].sections())
+    if scenario.alternative not in known:
+        raise UsageError(f"{path}: no alternative {scenario.alternative!r}", ", ".join(known))
+    return scenario
 
 
 def operators() -> list[Entry]:

@@ -37,6 +37,7 @@ DEFAULT_CONTEXT = 2048
 MAX_LIST = 8
 _COLUMNS_LAST = ("MatMul", "MatMulInteger", "QLinearMatMul", "QGemm", "Attention")
 _COLUMNS_FIRST = ("Gemm", "Conv", "ConvInteger", "QLinearConv", "Transpose")
+_RECURRENT = ("LSTM", "GRU", "RNN")
 _BETWEEN = ("DequantizeLinear", "Cast", "Transpose", "Identity")
 _PACKED = "MatMulNBits"
 _LOOKED_UP = ("Gather",)
@@ -149,7 +150,7 @@ def _role(weight: Weight, kinds: tuple[str, ...]) -> str:
         return "matrix"
     if len(weight.shape) < 2 or min(weight.shape[-2:]) < 2:
         return "vector" if weight.dtype.startswith(("float", "bfloat")) else ""
-    if any(kind in _COLUMNS_LAST or kind in _COLUMNS_FIRST for kind in kinds):
+    if any(kind in (*_COLUMNS_LAST, *_COLUMNS_FIRST, *_RECURRENT) for kind in kinds):
         return "matrix"
     if any(kind in _LOOKED_UP for kind in kinds):
         return "table" if len(weight.shape) == 2 else ""
@@ -165,6 +166,10 @@ def _matrix(weight: Weight, kinds: tuple[str, ...], bits: int, number: int) -> M
         inputs, outputs = weight.shape[-2:]
         copies = prod(weight.shape[:-2])
         axis = len(weight.shape) - 1
+    elif any(kind in _RECURRENT for kind in kinds) and len(weight.shape) == 3:
+        # [directions, gates x hidden, inputs]
+        copies, outputs, inputs = weight.shape
+        axis = 1
     else:
         outputs, inputs = weight.shape[0], prod(weight.shape[1:])
         axis = 0
@@ -204,15 +209,15 @@ def _positions(
     if context is not None:
         return context, ()
     made = {i.name: None for i in graph.initializer}
+    cached = bool(_caches(graph))
     for value in graph.input:
         if value.name in made:
             continue
-        dims = [d.dim_value for d in value.type.tensor_type.shape.dim]
-        dims = list(shapes.get(value.name, dims))
+        dims = list(shapes.get(value.name, _dims(value)))
         if len(dims) >= 2 and len(dims) <= 3 and dims[1] > 1:
             return dims[1], ()
-        if len(dims) == 4 and "past" in value.name and dims[2] > 1:
-            return dims[2] + 1, ()
+        if len(dims) == 4 and cached and dims[2] > 1:
+            return dims[2] + ("past" in value.name), ()
         strides = _first_strides(graph)
         if len(dims) == 4 and dims[3] > 1 and len(strides) == 2:
             return dims[2] * dims[3] // prod(strides) + 1, ("a position is a patch of the image",)
@@ -230,10 +235,18 @@ def _makes_tokens(
     graph: onnx.GraphProto, tables: list[TableShape], matrices: list[MatrixStatistics]
 ) -> bool:
     """Whether the last matrix answers with the vocabulary of a table, or there are caches."""
-    if any("past" in value.name for value in graph.input):
+    if _caches(graph):
         return True
     sizes = [table.rows for table in tables]
+    answers = [_dims(value)[-1:] for value in graph.output]
+    if any(size in sizes for answer in answers for size in answer if size):
+        return True
     return bool(sizes) and max(sizes) in [m.outputs for m in matrices]
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[int]:
+    """Sizes of a value, 0 where open."""
+    return [d.dim_value for d in value.type.tensor_type.shape.dim]
 
 
 # --- attention ------------------------------------------------------------------------------------
@@ -283,13 +296,17 @@ def _attention(graph: onnx.GraphProto, rows: int) -> tuple[AttentionShape, ...]:
 
 
 def _caches(graph: onnx.GraphProto) -> list[tuple[int, int]]:
-    """Key heads and head size of each cached key among the inputs."""
-    dims = [
-        [d.dim_value for d in value.type.tensor_type.shape.dim]
+    """Key heads and head size of each cached key among the inputs, keys and values by turns.
+
+    Caches are 4-dimensional inputs, two or more, beside an integer one: an image is alone.
+    """
+    integer = any(
+        value.type.tensor_type.elem_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
         for value in graph.input
-        if "past" in value.name and "value" not in value.name
-    ]
-    return [(d[1], d[3]) for d in dims if len(d) == 4 and d[1] and d[3]]
+    )
+    dims = [_dims(value) for value in graph.input]
+    found = [(d[1], d[3]) for d in dims if len(d) == 4 and d[1] and d[3]] if integer else []
+    return found[::2] if len(found) > 1 else []
 
 
 def _makers(view: _Graph, name: str, kinds: tuple[str, ...]) -> list[onnx.NodeProto]:

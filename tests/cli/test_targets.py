@@ -61,3 +61,12 @@ def test_bad_files(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
 def test_what_to_validate_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["targets", "validate"]) == 2
     assert "FILE" in capsys.readouterr().err
+
+
+def test_a_scenario_against_nothing_known_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(SCENARIO.replace("h100", "abacus"))
+    assert main(["targets", "validate", str(path)]) == 2
+    assert "abacus" in capsys.readouterr().err

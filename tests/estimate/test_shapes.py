@@ -6,9 +6,11 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from benchmarks.synthetic_llama import SPECS, shape_of, write
+from hwcompile.compiler import large_model
 from hwcompile.compiler.appraisal import appraise
 from hwcompile.compiler.cli import main
 from hwcompile.compiler.estimate.estimate import Estimate, estimate
@@ -214,3 +216,16 @@ def test_context_is_as_asked(toy_file: Path) -> None:
     made = appraise(toy_file, Options(), "rom", 1000, 7)
     kv = next(m for m in made.facts.memories if m.kind == "kv")
     assert kv.bits == 2 * 2 * 16 * 1000 * 8
+
+
+def test_a_step_file_makes_tokens_and_an_image_beside_a_label_does_not() -> None:
+    def graph(inputs: list[tuple[str, int, list[int]]]) -> onnx.GraphProto:
+        made = [onnx.helper.make_tensor_value_info(n, t, d) for n, t, d in inputs]
+        out = onnx.helper.make_tensor_value_info("y", 1, [1, 5])
+        return onnx.helper.make_graph([], "g", made, [out])
+
+    step = graph([("token", 7, [1, 1]), ("k", 1, [1, 2, 64, 8]), ("v", 1, [1, 2, 64, 8])])
+    image = graph([("label", 7, [1]), ("pixels", 1, [1, 3, 8, 8])])
+    assert large_model._caches(step) == [(2, 8)]
+    assert large_model._caches(image) == []
+    assert large_model._positions(step, None, {}) == (64, ())
