@@ -3,8 +3,8 @@
     python -m benchmarks.estimate_area [--blocks 24] [--cache DIR]
 
 Two estimates: from the counts of the block's own arrays, and from the histogram of its weights
-alone (what the estimate of a model of many GB has). Weights, shapes and the second cell library are not
-those of ``benchmarks.cost_model``, which fits the model.
+alone (what the estimate of a model of many GB has). Weights, shapes and the second cell library
+are not those of ``benchmarks.cost_model``, which fits the model.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def weights(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> NDAr
         "laplace": lambda: rng.laplace(0, 1, shape),
     }
     x = draw.get(kind.split()[0].rstrip(","), lambda: rng.standard_normal(shape))()
-    made = np.rint(x / np.abs(x).max(0) * top).astype(np.int64)
+    made: NDArray[np.int64] = np.rint(x / np.abs(x).max(0) * top).astype(np.int64)
     if "zeros" in kind:
         made[rng.random(shape) < 0.65] = 0
     return made

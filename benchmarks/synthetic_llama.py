@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -161,7 +162,7 @@ class Writer:
         self.stream = self.data.open("wb")
         self.count = 0
 
-    def node(self, kind: str, *inputs: str, **attributes: object) -> str:
+    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Add a node with one output; returns its name."""
         self.count += 1
         output = f"v{self.count}"
@@ -229,7 +230,8 @@ def write(spec: Spec, path: Path, dtype: str = "float32") -> None:
         w.initializers,
     )
     opset = [helper.make_opsetid("", 17)]
-    path.write_bytes(helper.make_model(graph, opset_imports=opset).SerializeToString())
+    model: Any = helper.make_model(graph, opset_imports=opset)
+    path.write_bytes(model.SerializeToString())
 
 
 def _norm(w: Writer, spec: Spec, name: str, x: str) -> str:
