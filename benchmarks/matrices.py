@@ -63,7 +63,8 @@ def make_matrix(name: str, held_out: bool = False) -> Matrix | None:
 
 def _scaled(values: NDArray[np.floating], limit: int) -> Matrix:
     """Each column so that its greatest magnitude is ``limit - 1``, rounded."""
-    return np.rint(values / np.abs(values).max(0) * (limit - 1)).astype(np.int64)
+    scaled: Matrix = np.rint(values / np.abs(values).max(0) * (limit - 1)).astype(np.int64)
+    return scaled
 
 
 def _minilm_query() -> NDArray[np.float32] | None:
