@@ -186,7 +186,8 @@ def _peak_mb() -> float:
 
 
 def page(results: Sequence[Result], seconds: float, jobs: int, trees: int) -> str:
-    """The table."""
+    """The table of all results so far."""
+    of = 2 * LAYERS * len(PARTS)
     weights = sum(r.inputs * r.outputs for r in results)
     cpu = sum(r.lower_s + r.emit_s + r.prove_s for r in results)
     lines = [
@@ -196,7 +197,7 @@ def page(results: Sequence[Result], seconds: float, jobs: int, trees: int) -> st
         f"quantised with a scale a column, 8-bit inputs, folded to {trees} output trees, written "
         "as Verilog, read back and proven. Area by the cost model, nangate45 cells.",
         "",
-        f"{len(results)} matrices, {weights / 1e6:.1f} million weights, "
+        f"{len(results)} of {of} matrices, {weights / 1e6:.1f} million weights, "
         f"{sum(r.proven for r in results)} proven; processor time {cpu:.0f} s, this run "
         f"{seconds:.0f} s with {jobs} processes (what an earlier run finished is only read); peak "
         f"memory of a process and its Yosys {max(r.peak_mb for r in results):.0f} MB.",
@@ -226,8 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     tasks = [
         Task(layer, part, bits, options.trees)
-        for bits in (8, 4)
         for layer in range(options.layers)
+        for bits in (8, 4)
         for part in PARTS
     ]
     began = time.monotonic()
@@ -236,9 +237,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for result in pool.map(solve, tasks, [options.store] * len(tasks)):
             results.append(result)
             print(result.layer, result.part, f"int{result.bits}", result.proven, flush=True)
-    seconds = time.monotonic() - began
-    options.out.write_text(page(results, seconds, options.jobs, options.trees), encoding="utf-8")
-    print(f"{seconds:.0f} s")
+            seconds = time.monotonic() - began
+            text = page(results, seconds, options.jobs, options.trees)
+            options.out.write_text(text, encoding="utf-8")
     return 0 if all(r.proven for r in results) else 1
 
 
