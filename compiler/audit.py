@@ -14,6 +14,7 @@ from hwcompile.compiler.errors import MismatchError
 from hwcompile.compiler.execute import Design, gates, open_design, planned, port_options
 from hwcompile.compiler.hardware import Hardware, build_hardware, goal_of
 from hwcompile.compiler.rebuild import compare_following, compiled_anew, not_compared
+from hwcompile.passes.cmvm_tile import SolverOptions
 from hwcompile.sim.gate_chip import simulate_gates
 
 MOST_GATES = 200_000
@@ -94,6 +95,7 @@ def rebuild(design: Design) -> Hardware:
             options.get("max_area_mm2"),
         ),
         respin=options.get("respin", False),
+        search=SolverOptions(options.get("optimise", 1), options.get("objective", "area")),
         **port_options(design),
     )
 

@@ -20,7 +20,8 @@ from hwcompile.hdl.matrix_block import RESPIN_PHASES, PhaseDecode, matrix_block_
 from hwcompile.hdl.top import with_cycles
 from hwcompile.hdl.verilog import chip_verilog
 from hwcompile.passes.choose_styles import NO_GOAL, Goal, Style, choose_styles, respin_styles
-from hwcompile.passes.lower_matrix import lower_matrix
+from hwcompile.passes.cmvm_tile import SolverOptions
+from hwcompile.passes.lower_matrix import GREEDY, lower_matrix
 from hwcompile.passes.plan_chip import plan_chip
 
 _LIBRARY = "nangate45"
@@ -94,11 +95,13 @@ def build_hardware(
     decode: PhaseDecode = "local",
     goal: Goal = NO_GOAL,
     respin: bool = False,
+    search: SolverOptions = GREEDY,
 ) -> Hardware:
     """The chip of a program and its Verilog.
 
     ``goal``: bounds that ``style`` auto is to keep. ``respin``: matrices whose cells are the same
-    whatever the weights, which are connections alone.
+    whatever the weights, which are connections alone. ``search``: how hard to look for what the
+    outputs of a matrix can share.
     """
     styles = (
         respin_styles(program, RESPIN_PHASES)
@@ -113,7 +116,7 @@ def build_hardware(
         module = Ident(f"hw_matrix_{number}")
         bits = program.values[op.inputs[0]].bits
         places = _magnitude_bits(op.weight) if respin and plan.phases > 1 else 0
-        block = lower_matrix(op.weight, bits, plan.phases, plan.planes, places)
+        block = lower_matrix(op.weight, bits, plan.phases, plan.planes, places, search)
         plans.append(plan_linear(number, op, program.values[op.inputs[0]], block, module))
         texts[module] = matrix_block_verilog(block, module, decode, respin)
         matrices.append(Matrix(module, op, block.phases, counts(block)))

@@ -23,6 +23,8 @@ WEIGHTS = ("auto", "int8", "int6", "int4", "int3", "int2", "ternary")
 ACTIVATIONS = ("auto", "int8", "int9", "int10", "int12", "int16")
 STYLES = ("auto", "parallel", "bitplane", "folded")
 PHASE_DECODES = ("local", "shared")
+SEARCH_LEVELS = (0, 1, 2, 3)
+OBJECTIVES = ("area", "adders", "depth")
 VERIFY_LEVELS = ("none", "fast", "full")
 
 
@@ -31,7 +33,7 @@ def _option(
     help: str,
     *,
     metavar: str | None = None,
-    choices: tuple[str, ...] | None = None,
+    choices: tuple[str, ...] | tuple[int, ...] | None = None,
     short: str | None = None,
     file: bool = False,
     named: bool = False,
@@ -89,6 +91,13 @@ class Options:
     phase_decode: str = _option(
         "local", "where folded weight logic decodes its phase", choices=PHASE_DECODES
     )
+    optimise: int = _option(
+        1,
+        "search for shared logic: 0 none, 1 greedy; parallel also 2 portfolio, 3 long search",
+        choices=SEARCH_LEVELS,
+        short="-O",
+    )
+    objective: str = _option("area", "what the search of parallel blocks saves", choices=OBJECTIVES)
     respin: bool = _option(
         False, "weights as connections alone: the same cells for all weights, for metal re-spins"
     )
@@ -159,7 +168,7 @@ def _check_type(f: dataclasses.Field[Any], value: Any) -> None:
     """Raise UsageError when a value (from YAML, say) has not the type the field declares."""
     choices = f.metadata["choices"]
     if choices and value not in choices:
-        raise UsageError(f"{flag(f.name)}: {value!r} is not one of {', '.join(choices)}")
+        raise UsageError(f"{flag(f.name)}: {value!r} is not one of {', '.join(map(str, choices))}")
     kind = str(f.type)
     if value is None and "None" in kind:
         return

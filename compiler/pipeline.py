@@ -36,6 +36,7 @@ from hwcompile.compiler.stages import Listener, Stage, cut, run_stages
 from hwcompile.hdl.top import TOP_NAME
 from hwcompile.passes import calibrate, choose_widths, drop_zeros, narrow, prune, quantise
 from hwcompile.passes.calibrate import Calibration
+from hwcompile.passes.cmvm_tile import SolverOptions
 from hwcompile.sim import float_reference, reference
 
 # --- the stages -----------------------------------------------------------------------------------
@@ -92,6 +93,7 @@ def _generate(options: Options, program: Program) -> tuple[Any, ...]:
         options.phase_decode,  # type: ignore[arg-type]
         goal,
         options.respin,
+        SolverOptions(options.optimise, options.objective),  # type: ignore[arg-type]
     )
     return (hardware,)
 
@@ -168,6 +170,7 @@ STAGES = (
         (
             *("style", "phase_decode", "logits_port", "cache_port"),
             *("min_tokens_per_s", "max_area_mm2", "target", "respin"),
+            *("optimise", "objective"),
         ),
     ),
     Stage(

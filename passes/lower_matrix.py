@@ -5,6 +5,8 @@
 2. Anything else: :func:`hwcompile.passes.lower_weights.lower_weights`, full adders shared where
    there is one phase.
 
+Level 0 of the search shares nothing in either way: linear time.
+
 What must NOT change: the block computes the matrix; both ways check it.
 """
 
@@ -16,14 +18,22 @@ from hwcompile.passes.lower_adder_graph import lower_adder_graph
 from hwcompile.passes.lower_weights import lower_weights
 from hwcompile.passes.solve_cmvm import WIDEST_WEIGHT, solve_cmvm
 
-_OPTIONS = SolverOptions(level=1)
+GREEDY = SolverOptions(level=1)
 
 
 def lower_matrix(
-    weight: IntArray, x_bits: int, phases: int = 1, planes: int = 1, magnitude_bits: int = 0
+    weight: IntArray,
+    x_bits: int,
+    phases: int = 1,
+    planes: int = 1,
+    magnitude_bits: int = 0,
+    search: SolverOptions = GREEDY,
 ) -> WeightBlock:
-    """The block of ``y = W x``, weight ``[N, M]``; arguments and errors as of ``lower_weights``."""
+    """The block of ``y = W x``, weight ``[N, M]``; arguments and errors as of ``lower_weights``.
+
+    ``search``: how hard to look for what can be shared, and for what.
+    """
     if phases == 1 and planes == x_bits >= 2 and weight.size and abs(weight).max() <= WIDEST_WEIGHT:
         half = 1 << (x_bits - 1)
-        return lower_adder_graph(solve_cmvm(weight, -half, half - 1, _OPTIONS), x_bits)
-    return lower_weights(weight, x_bits, phases, True, planes, magnitude_bits)
+        return lower_adder_graph(solve_cmvm(weight, -half, half - 1, search), x_bits)
+    return lower_weights(weight, x_bits, phases, search.level > 0, planes, magnitude_bits)

@@ -19,7 +19,7 @@ from hwcompile.compiler.ir import graph as ir
 from hwcompile.compiler.ir.expressions import as_affine, evaluate
 from hwcompile.compiler.names import label
 
-#: Shortest and longest run of operations taken for a layer, and the operations a graph may have for that.
+#: Shortest and longest run of operations taken for a layer; most operations of a graph for that.
 _SHORTEST, _LONGEST, _MOST = 2, 120, 3000
 _PROBES = np.linspace(-6.0, 6.0, 241)
 _KNOWN: Mapping[str, Callable[[ir.FloatArray], ir.FloatArray]] = {

@@ -24,6 +24,7 @@ def test_no_argument_gives_the_defaults() -> None:
 
 def test_flags() -> None:
     options = parse("--clock-period-ns", "2.5", "--no-model-copy", "--shape", "x=1x4", "-j", "1")
+    assert parse("-O3", "--objective", "depth") == Options(optimise=3, objective="depth")
     assert options == Options(clock_period_ns=2.5, model_copy=False, shape=("x=1x4",), jobs=1)
 
 
