@@ -20,7 +20,7 @@ from hwcompile.compiler.ir.tensor_graph import Array, Constant, Node, TensorInpu
 #: Elements of one tensor of the network, of one tensor of weights, and of all tensors together.
 MAX_ELEMENTS = 1 << 25
 MAX_WEIGHT_ELEMENTS = 1 << 28
-MAX_TOTAL_ELEMENTS = 1 << 30
+MAX_TOTAL_ELEMENTS = 1 << 28
 
 #: Operations whose operands broadcast and have one type.
 _BROADCASTING = (*tensor_operations.ELEMENTWISE, "MatMul")

@@ -305,13 +305,10 @@ def _is_float(tensor: onnx.TensorProto) -> bool:
 
 
 def _check_finite(name: str, array: Array) -> None:
-    """Weights must be numbers; minus infinity is for masks and allowed where no weight is."""
+    """No NaN, no infinity; minus infinity is for masks, and refused later where a weight is."""
     values = array if array.dtype.kind == "f" else array.astype(np.float32)
     if np.isnan(values).any() or np.isposinf(values).any():
         raise refuse(f"tensor {name} holds NaN or infinity", "train or export the model again")
-    masked = np.isneginf(values)
-    if masked.any() and (values[~masked] != 0).any():
-        raise refuse(f"tensor {name} holds infinity", "train or export the model again")
 
 
 def _check_scales(graph: onnx.GraphProto) -> None:

@@ -231,6 +231,15 @@ def test_padding_of_keys(net: Any, agree: Any, way: str) -> None:
     assert len(op.inputs) == 4 and not op.causal and graph.sections == ("once",)
 
 
+def test_a_padding_id_of_any_size_is_told_at_once(net: Any, agree: Any) -> None:
+    n = net()
+    x = tokens(n)
+    seen = n.op("Not", n.op("Equal", "ids", n.const(1 << 40, np.int64)))
+    seen = n.op("Unsqueeze", seen, n.ints(1, 2))
+    mask = lambda n, s: n.op("Where", seen, s, n.const(-1e9))  # noqa: E731
+    agree(finish(n, attention(n, x, mask)), {"ids": IDS})
+
+
 def test_causal_and_padding_together(net: Any, agree: Any) -> None:
     n, ids = net(), IDS.copy()
     ids[0, 4:] = 0

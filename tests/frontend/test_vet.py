@@ -158,6 +158,15 @@ def test_hostile_graphs_are_refused(tmp_path: Path, case: str) -> None:
         assert caught.value.code == ExitCode.MODEL and caught.value.hint
 
 
+def test_minus_infinity_beside_numbers_is_a_mask_unless_a_weight_is_there(tmp_path: Path) -> None:
+    mixed = np.asarray([[0, -np.inf, -1, -2]] * 4, np.float32)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model([MATMUL], {"w": mixed}).SerializeToString())
+    load_model(path)
+    with pytest.raises(ModelError, match="finite"):
+        import_graph(path)
+
+
 @pytest.mark.parametrize("data", [b"", b"hello, this is no model", b"\x08\x0a\x12\xff\xff"])
 def test_files_that_are_no_models(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "m.onnx"
