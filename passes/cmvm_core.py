@@ -12,7 +12,9 @@ only falls, so a stored score is a bound: the pattern on top is counted anew and
 still belongs there, else it moves down (lazy greedy). Inside a bucket the last one in comes first:
 patterns of the newest nodes. Nothing depends on a random number or on time.
 
-Only arrays enter and leave; :mod:`hwcompile.passes.solve_cmvm` is the interface.
+Only arrays enter and leave; :mod:`hwcompile.passes.solve_cmvm` is the interface. All compiled
+functions are in this one file because numba's cache on disk is renewed by the file of the function
+that is called, not by those of the functions it calls.
 """
 
 from __future__ import annotations
