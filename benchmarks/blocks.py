@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from hwcompile.sim.gate_simulation import GateSimulator, Words
 from hwcompile.sim.unit_bench import unit_verilog
 
 FloatArray = NDArray[np.float64]
+Watch = Callable[[GateSimulator], None]
 
 SUPPLY_V = 1.1
 INTERNAL_FACTOR = 2.0
@@ -79,10 +80,39 @@ def measure_block(
     cache: Path | None = None,
 ) -> BlockMeasure:
     """Map a block to ``target``, and run the netlist on ``rows`` rows, corners among them."""
+    x = corner_rows(rows, block.inputs, block.x_bits)
+
+    def run(netlist: Netlist, watch: Watch) -> bool:
+        acc = simulate_block(netlist, target.library, block, x, watch)
+        return np.array_equal(acc + block.correction, x @ weight)
+
+    text = matrix_block_verilog(block, "block", decode, respin)
+    return measure_verilog(text, target, run, rows, block.phases * block.cycles, cache)
+
+
+def corner_rows(rows: int, inputs: int, x_bits: int) -> IntArray:
+    """Random signed inputs ``[rows, inputs]``; the first rows are the least and the greatest."""
+    half = 1 << (x_bits - 1)
+    x = np.random.default_rng(0).integers(-half, half, (rows, inputs))
+    x[0], x[1] = -half, half - 1
+    return x
+
+
+def measure_verilog(
+    text: str,
+    target: Target,
+    run: Callable[[Netlist, Watch], bool],
+    rows: int,
+    clocks: int,
+    cache: Path | None = None,
+) -> BlockMeasure:
+    """Map module ``block`` of a Verilog text. ``run`` drives its netlist, a clock a ``watch``, and
+    says whether it gave what it should on ``rows`` rows; one product takes ``clocks`` cycles.
+    """
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "block.v"
-        source.write_text(matrix_block_verilog(block, "block", decode, respin))
+        source.write_text(text)
         result = synthesise([source], "block", target, cache=cache)
         modules = {
             name: read_netlist(module.netlist_json, name, target.library)
@@ -91,14 +121,9 @@ def measure_block(
         netlist = flatten("block", modules)
         report = analyse_timing(result, target)
         timing = report.modules["block"]
-    rng = np.random.default_rng(0)
-    half = 1 << (block.x_bits - 1)
-    x = rng.integers(-half, half, (rows, block.inputs))
-    x[0], x[1] = -half, half - 1
     capacitance = _capacitance(netlist, target)
     activity = _Activity(capacitance)
-    acc = simulate_block(netlist, target.library, block, x, activity)
-    clocks = block.phases * block.cycles
+    exact = run(netlist, activity)
     joules = (activity.femtofarads / rows) * INTERNAL_FACTOR
     joules += clocks * 2 * timing.clock_capacitance_ff
     sinks = [len(g.pins) for g in netlist.gates]
@@ -115,7 +140,7 @@ def measure_block(
         pins=sum(sinks),
         fan_out=int(_sinks(netlist, target.library).max(initial=0)),
         energy_pj=joules * 0.5 * SUPPLY_V**2 / 1000,
-        exact=np.array_equal(acc + block.correction, x @ weight),
+        exact=exact,
         seconds=time.process_time() - began,
     )
 

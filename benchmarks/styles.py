@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.blocks import KIND_NAMES, measure_block, random_matrix, unit_area
+from benchmarks.rom_baseline import measure_rom, rom_cycles
 from hwcompile.compiler.estimate.cost_model import block_area
 from hwcompile.compiler.estimate.targets import Target, load_target
 from hwcompile.hdl.matrix_block import PhaseDecode
-from hwcompile.passes.lower_weights import lower_weights
+from hwcompile.passes.lower_matrix import lower_matrix
 
 ROOT = Path(__file__).parent.parent
 MAGNITUDE_BITS = {"g8": 7, "g4": 3, "t60": 1}
@@ -34,7 +35,9 @@ GOAL_NS = 2.5
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way to build one shape. ``goal``: um2 a weight of core wanted, by kind."""
+    """One way to build one shape. ``goal``: um2 a weight of core wanted, by kind. ``lanes``: of the
+    baseline with multipliers and a table of weights.
+    """
 
     name: str
     style: str
@@ -43,6 +46,7 @@ class Row:
     planes: int = 1
     decode: PhaseDecode = "local"
     respin: bool = False
+    lanes: int = 0
     goal: tuple[float, float, float] | None = None
 
 
@@ -59,17 +63,30 @@ ROWS = (
     Row("planes-4", "bitplane", (64, 64), 1, 4),
     Row("planes-8", "parallel", (64, 64), 1, 8),
     Row("folded-planes-2", "folded", (256, 64), 16, 2),
+    Row("rom-8", "rom", (64, 64), 8, lanes=8),
+    Row("rom-1", "rom", (64, 64), 64, lanes=1),
     Row("W6", "bitplane", (256, 256), 1, 1, goal=(1.7, 4.0, 8.5)),
 )
-SMALL = ("planes-1", "planes-2", "planes-4", "planes-8")
+SMALL = ("planes-1", "planes-2", "planes-4", "planes-8", "rom-8", "rom-1")
 KINDS = ("t60", "g4", "g8")
 
 
 def measure(row: Row, kind: str, target: Target, cache: Path | None) -> dict[str, Any]:
     """Everything the table says of one row and one kind of weights."""
     weight = random_matrix(kind, row.shape)
+    if row.lanes:
+        return {
+            "row": row.name,
+            "kind": kind,
+            **asdict(measure_rom(weight, row.lanes, target, cache=cache)),
+            "weights": weight.size,
+            "cycles": rom_cycles(row.shape, row.lanes),
+            "unit_um2": None,
+            "row_cycles": None,
+            "model_um2": None,
+        }
     places = MAGNITUDE_BITS[kind] if row.respin else 0
-    block = lower_weights(weight, 8, row.phases, True, row.planes, places)
+    block = lower_matrix(weight, 8, row.phases, row.planes, places)
     found = measure_block(block, weight, target, row.decode, row.respin, cache=cache)
     unit_um2, row_cycles = unit_area(block, weight, target, cache)
     model = block_area(block, target.library, row.decode).mid
@@ -108,16 +125,23 @@ def table(results: Sequence[dict[str, Any]], target: Target) -> str:
         wanted = "" if row.goal is None else f"{row.goal[KINDS.index(r['kind'])]:.2f}"
         core = r["area_um2"] / size
         model = "" if r["model_um2"] is None else f"{r['model_um2'] / r['area_um2'] - 1:+.1%}"
-        decode = row.decode if row.phases > 1 else ""
+        decode = row.decode if row.phases > 1 and not row.lanes else ""
         lines.append(
             f"| {row.name} | {row.style} | {row.shape[0]}x{row.shape[1]} | {row.phases} | "
             f"{row.planes} | {decode} | {KIND_NAMES[r['kind']]} | {core:.3f} | {wanted} | "
-            f"{core + r['unit_um2'] / size:.3f} | {r['buffer_area_um2'] / size:.3f} | "
+            f"{_with_unit(r)} | {r['buffer_area_um2'] / size:.3f} | "
             f"{r['cycles']} | {r['critical_ns']:.2f} | {r['energy_pj']:.0f} | {r['fan_out']} | "
             f"{r['pins'] / r['cells']:.2f} | {r['nets']} | {model} | "
             f"{'yes' if r['exact'] else 'NO'} |"
         )
     return "\n".join([*lines, "", *summary(results), "", "![area and cycles](styles.svg)", ""])
+
+
+def _with_unit(result: dict[str, Any]) -> str:
+    """um2 a weight of a block and its linear unit; the baseline has no such unit."""
+    if result["unit_um2"] is None:
+        return ""
+    return f"{(result['area_um2'] + result['unit_um2']) / result['weights']:.3f}"
 
 
 def summary(results: Sequence[dict[str, Any]]) -> list[str]:
@@ -153,7 +177,7 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "hwcompile"
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
     styles = {row.name: (row.style, row.decode) for row in ROWS}
-    marks = {"bitplane": "o", "parallel": "s", "re-spin": "x", "folded": "^"}
+    marks = {"bitplane": "o", "parallel": "s", "re-spin": "x", "folded": "^", "rom": "*"}
     colours = dict(zip(KINDS, ("tab:green", "tab:blue", "tab:red"), strict=True))
     for r in results:
         style, decode = styles[r["row"]]
