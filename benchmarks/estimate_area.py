@@ -118,7 +118,12 @@ def report(cases: list[Case]) -> str:
             f"| {name} | {np.median(errors):.1%} | {errors.max():.1%} | {inside} of {len(cases)} | "
             f"{MEDIAN_BOUND:.0%}, {WORST_BOUND:.0%} |"
         )
+    ratios = [c.measured_um2 / c.statistical.mid for c in cases]
     lines += [
+        "",
+        "Synthesis over the estimate from the histogram: "
+        f"{np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}). That is the figure "
+        "`statistics_spread` of compiler/estimate/data/geometry.yaml.",
         "",
         "| cells | weights | shape | phases | planes | x bits | synthesis µm² | by counts | "
         "by histogram |",
