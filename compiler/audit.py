@@ -6,15 +6,15 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from hwcompile.compiler import checks
+from hwcompile.compiler import checks, pipeline
 from hwcompile.compiler.emit import manifest as manifests
 from hwcompile.compiler.emit.manifest import tool_versions
 from hwcompile.compiler.emit.report import ModuleCheck
 from hwcompile.compiler.errors import MismatchError
-from hwcompile.compiler.execute import Design, gates, open_design, planned, port_options
-from hwcompile.compiler.hardware import Hardware, build_hardware, goal_of
+from hwcompile.compiler.execute import Design, gates, open_design, planned
+from hwcompile.compiler.hardware import Hardware
+from hwcompile.compiler.options import Options
 from hwcompile.compiler.rebuild import compare_following, compiled_anew, not_compared
-from hwcompile.passes.cmvm_tile import SolverOptions
 from hwcompile.sim.gate_chip import simulate_gates
 
 MOST_GATES = 200_000
@@ -83,21 +83,9 @@ def _ours(design: Design) -> bool:
 
 def rebuild(design: Design) -> Hardware:
     """The chip that the bundle's program gives, with its Verilog."""
-    options = design.manifest.options
-    return build_hardware(
-        design.program,
-        options.get("style", "auto"),
-        decode=options.get("phase_decode", "local"),
-        goal=goal_of(
-            design.program,
-            options.get("target", "nangate45"),
-            options.get("min_tokens_per_s"),
-            options.get("max_area_mm2"),
-        ),
-        respin=options.get("respin", False),
-        search=SolverOptions(options.get("optimise", 1), options.get("objective", "area")),
-        **port_options(design),
-    )
+    given = design.manifest.options
+    shaping = {name: given[name] for name in pipeline.SHAPING if name in given}
+    return pipeline.hardware_of(Options(**shaping), design.program)
 
 
 def compare(

@@ -176,9 +176,9 @@ def check_hardware(
         return tuple(ModuleCheck(name, "not verified", "none asked for") for name in names)
     with ThreadPoolExecutor(1) as pool:  # both wait for processes of one thread each
         linting = pool.submit(lint, rtl, files)
-        matrices = _matrices(checked.chip)
-        proofs = prove_blocks(rtl, program, matrices, tell, jobs)
-        unit = prove_linear_unit(rtl, program, matrices, proofs) if proofs else None
+        products = checked.chip.products
+        proofs = prove_blocks(rtl, program, products, tell, jobs)
+        unit = prove_linear_unit(rtl, program, products, proofs) if proofs else None
         linting.result()
     simulate(rtl, checked)
     method = "whole chip in Verilator"
@@ -209,12 +209,6 @@ def proven(proof: BlockProof, counted: bool) -> ModuleCheck:
         f"and no sum can leave its width: {proof.adders} adders"
     )
     return ModuleCheck(proof.module, "proven", _PROOF, f"{said}; {_COUNTED}" if counted else said)
-
-
-def _matrices(chip: Chip) -> list[ir.Linear]:
-    """The matrix products of a chip in the order of its blocks."""
-    unit = chip.unit("linear")
-    return [op for op in (unit.operations if unit else ()) if isinstance(op, ir.Linear)]
 
 
 def simulate(

@@ -179,12 +179,8 @@ def _arrays(op: ir.Operation) -> list[tuple[str, np.ndarray[Any, Any]]]:
 
 
 def _layers(old: Design, new: Design) -> tuple[LayerChange, ...]:
-    unit = plan_chip(new.program, (), **new.ports).unit("linear")
-    blocks = (
-        {op.output.key: f"hw_matrix_{number}" for number, op in enumerate(unit.operations)}
-        if unit
-        else {}
-    )
+    products = plan_chip(new.program, (), **new.ports).products
+    blocks = {op.output.key: f"{BLOCKS}{number}" for number, op in enumerate(products)}
     found = []
     for before, after in zip(old.program.operations, new.program.operations, strict=True):
         pairs = list(zip(_arrays(before), _arrays(after), strict=True))

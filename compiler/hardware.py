@@ -109,10 +109,8 @@ def build_hardware(
         else choose_styles(program, partial(_area_um2, decode), style, goal)
     )
     chip = plan_chip(program, styles, logits_port, cache_port)
-    unit = chip.unit("linear")
-    operations = [op for op in (unit.operations if unit else ()) if isinstance(op, ir.Linear)]
     matrices, plans, texts = [], [], dict(PRIMITIVES)
-    for number, (op, plan) in enumerate(zip(operations, chip.matrices, strict=True)):
+    for number, (op, plan) in enumerate(zip(chip.products, chip.matrices, strict=True)):
         module = Ident(f"hw_matrix_{number}")
         bits = program.values[op.inputs[0]].bits
         places = _magnitude_bits(op.weight) if respin and plan.phases > 1 else 0

@@ -7,7 +7,7 @@ attention is found at its softmax, or at the caches among the inputs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from hwcompile.compiler.estimate.statistics import (
     nibble_histogram,
 )
 from hwcompile.compiler.frontend.external import tensors
-from hwcompile.compiler.frontend.large import Weight, open_weights
+from hwcompile.compiler.frontend.large import Weight, weights_of
 from hwcompile.compiler.frontend.vet import open_model
 from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.program import Program
@@ -59,13 +59,14 @@ def read_shape(
     Raises:
         ModelError: no file of a model, or none with matrices.
     """
-    graph = open_model(path).graph
+    model = open_model(path)
+    graph = model.graph
     positions, assumed = _positions(graph, context, shapes)
     matrices: list[MatrixStatistics] = []
     tables: list[TableShape] = []
     vectors = 0
     readers = _readers(graph)
-    for weight in open_weights(path):
+    for weight in weights_of(model, path.parent):
         kind = _role(weight, readers.get(weight.name, ()))
         if kind == "matrix":
             matrices.append(_matrix(weight, readers[weight.name], bits, len(matrices)))
@@ -82,7 +83,7 @@ def read_shape(
         item=item,
         context=positions,
         hidden=_hidden(matrices),
-        matrices=tuple(_with_rows(m, rows) for m in matrices),
+        matrices=tuple(replace(m, rows=rows) for m in matrices),
         attention=_attention(graph, rows),
         tables=tuple(tables),
         vector_weights=vectors,
@@ -179,12 +180,6 @@ def _matrix(weight: Weight, kinds: tuple[str, ...], bits: int, number: int) -> M
         counts = integer_histogram(weight.blocks)
         bits = 4 if "int4" in weight.dtype else 8
     return MatrixStatistics(name, inputs, outputs, bits, tuple(counts), copies)
-
-
-def _with_rows(m: MatrixStatistics, rows: int) -> MatrixStatistics:
-    return MatrixStatistics(
-        m.name, m.inputs, m.outputs, m.bits, m.histogram, m.copies, m.used, rows
-    )
 
 
 def _hidden(matrices: list[MatrixStatistics]) -> int:

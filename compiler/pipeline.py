@@ -84,8 +84,13 @@ def _bits(activations: str) -> int | None:
 
 
 def _generate(options: Options, program: Program) -> tuple[Any, ...]:
+    return (hardware_of(options, program),)
+
+
+def hardware_of(options: Options, program: Program) -> Hardware:
+    """The chip of a program, as the options want it: those of ``SHAPING``."""
     goal = goal_of(program, options.target, options.min_tokens_per_s, options.max_area_mm2)
-    hardware = build_hardware(
+    return build_hardware(
         program,
         options.style,  # type: ignore[arg-type]
         options.logits_port,
@@ -95,7 +100,13 @@ def _generate(options: Options, program: Program) -> tuple[Any, ...]:
         options.respin,
         SolverOptions(options.optimise, options.objective),  # type: ignore[arg-type]
     )
-    return (hardware,)
+
+
+SHAPING = (
+    *("style", "phase_decode", "logits_port", "cache_port", "respin", "optimise", "objective"),
+    *("min_tokens_per_s", "max_area_mm2", "target"),
+)
+"""Options that :func:`hardware_of` reads."""
 
 
 def _verify(options: Options, program: Program, hardware: Hardware) -> tuple[Any, ...]:
@@ -167,11 +178,7 @@ STAGES = (
         _generate,
         ("program",),
         ("hardware",),
-        (
-            *("style", "phase_decode", "logits_port", "cache_port"),
-            *("min_tokens_per_s", "max_area_mm2", "target", "respin"),
-            *("optimise", "objective"),
-        ),
+        SHAPING,
     ),
     Stage(
         "verify",

@@ -20,29 +20,19 @@ that is called, not by those of the functions it calls.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-BoolArray = NDArray[np.bool_]
+from hwcompile.compiler.ir.compiled import compiled
 
-F = TypeVar("F", bound=Callable[..., Any])
+BoolArray = NDArray[np.bool_]
 
 BUCKETS_PER_OCTAVE = 64
 OCTAVES = 40
 LEAST_OCTAVE = -10
 BUCKETS = BUCKETS_PER_OCTAVE * OCTAVES
-
-
-def _compiled(function: F) -> F:
-    """``numba.njit``, kept on disk where a folder can be written, else in memory only."""
-    try:
-        return cast(F, numba.njit(cache=True)(function))
-    except RuntimeError:
-        return cast(F, numba.njit(function))
 
 
 class Tables(NamedTuple):
@@ -92,7 +82,7 @@ class State(NamedTuple):
     size: NDArray[np.int64]
 
 
-@_compiled
+@compiled
 def _popcount(x: Any) -> Any:
     x = np.uint64(x)
     x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
@@ -101,13 +91,13 @@ def _popcount(x: Any) -> Any:
     return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
-@_compiled
+@compiled
 def _lowest(x: Any) -> Any:
     """Index of the lowest set bit of a word that is not zero."""
     return _popcount((x & (~x + np.uint64(1))) - np.uint64(1))
 
 
-@_compiled
+@compiled
 def _bit_length(x: Any) -> Any:
     count = 0
     while x > 0:
@@ -116,7 +106,7 @@ def _bit_length(x: Any) -> Any:
     return count
 
 
-@_compiled
+@compiled
 def _set_coef(state: Any, tables: Any, node: Any, output: Any, value: Any) -> None:
     """Store a coefficient and keep ``mask``, ``held``, ``row`` and ``room`` in step."""
     before = np.int64(state.coef[node, output])
@@ -139,7 +129,7 @@ def _set_coef(state: Any, tables: Any, node: Any, output: Any, value: Any) -> No
         state.held[node] -= 1
 
 
-@_compiled
+@compiled
 def _tidy(state: Any, output: Any) -> None:
     """Drop the nodes of a row that are no longer in it."""
     kept = 0
@@ -151,7 +141,7 @@ def _tidy(state: Any, output: Any) -> None:
     state.row_size[output] = kept
 
 
-@_compiled
+@compiled
 def _match(tables: Any, ca: Any, cb: Any, same: Any, shift: Any, negative: Any) -> Any:
     """Take a pattern from coefficients as often as it is there, lowest place first.
 
@@ -196,7 +186,7 @@ def _match(tables: Any, ca: Any, cb: Any, same: Any, shift: Any, negative: Any) 
     return times, ca, cb, made
 
 
-@_compiled
+@compiled
 def _count(state: Any, tables: Any, a: Any, b: Any, shift: Any, negative: Any, limit: Any) -> Any:
     """How often a pattern can be extracted now."""
     times = 0
@@ -225,7 +215,7 @@ def _count(state: Any, tables: Any, a: Any, b: Any, shift: Any, negative: Any, l
     return times
 
 
-@_compiled
+@compiled
 def _growth(
     state: Any,
     tables: Any,
@@ -249,7 +239,7 @@ def _growth(
     return grows
 
 
-@_compiled
+@compiled
 def _bucket(
     state: Any, rule: Any, a: Any, b: Any, shift: Any, uses: Any, there: Any = False
 ) -> Any:
@@ -277,7 +267,7 @@ def _bucket(
     return min(max(place, 0), BUCKETS - 1)
 
 
-@_compiled
+@compiled
 def _new_node(state: Any, node: Any, a: Any, b: Any, shift: Any, negative: Any) -> Any:
     state.left[node], state.right[node] = a, b
     state.shift[node], state.negative[node] = shift, negative
@@ -285,7 +275,7 @@ def _new_node(state: Any, node: Any, a: Any, b: Any, shift: Any, negative: Any) 
     state.level[node] = max(state.level[a], state.level[b]) + 1
 
 
-@_compiled
+@compiled
 def _use(state: Any, tables: Any, node: Any, limit: Any) -> Any:
     """Put a node in the place of its operands wherever it can be."""
     a, b = state.left[node], state.right[node]
@@ -312,7 +302,7 @@ def _use(state: Any, tables: Any, node: Any, limit: Any) -> Any:
             _set_coef(state, tables, node, output, made)
 
 
-@_compiled
+@compiled
 def _tally(
     state: Any, tables: Any, node: Any, output: Any, older: Any, seen: Any, touched: Any, found: Any
 ) -> Any:
@@ -375,14 +365,29 @@ def _tally(
     return found
 
 
-@_compiled
+@compiled
 def _grown(array: Any, size: Any) -> Any:
     out = np.zeros(max(size, 2 * len(array)), array.dtype)
     out[: len(array)] = array
     return out
 
 
-@_compiled
+@compiled
+def _queue(heads: Any, tails: Any, after: Any, place: Any, entry: Any, last: Any) -> Any:
+    """Put a pattern into a bucket: behind all others, or before them."""
+    if last:
+        after[entry] = -1
+        if heads[place] < 0:
+            heads[place] = entry
+        else:
+            after[tails[place]] = entry
+        tails[place] = entry
+    else:
+        after[entry] = heads[place]
+        heads[place] = entry
+
+
+@compiled
 def greedy(state: Any, tables: Any, rule: Any, limit: Any, most_nodes: Any) -> Any:
     """Extract patterns until none has two uses; returns the number of patterns looked at."""
     codes = 2 * (2 * tables.places + 1)
@@ -433,16 +438,7 @@ def greedy(state: Any, tables: Any, rule: Any, limit: Any, most_nodes: Any) -> A
                     entry = used
                     used += 1
                 pair_a[entry], pair_b[entry], pair_code[entry] = a, node, code
-                if rule.oldest:
-                    after[entry] = -1
-                    if heads[place] < 0:
-                        heads[place] = entry
-                    else:
-                        after[tails[place]] = entry
-                    tails[place] = entry
-                else:
-                    after[entry] = heads[place]
-                    heads[place] = entry
+                _queue(heads, tails, after, place, entry, rule.oldest)
                 top = max(top, place)
         first_new = state.size[0]
         if first_new >= most_nodes:
@@ -471,23 +467,15 @@ def greedy(state: Any, tables: Any, rule: Any, limit: Any, most_nodes: Any) -> A
             if place < 0:
                 after[entry] = free
                 free = entry
-            elif rule.oldest:
-                after[entry] = -1
-                if heads[place] < 0:
-                    heads[place] = entry
-                else:
-                    after[tails[place]] = entry
-                tails[place] = entry
             else:
-                after[entry] = heads[place]
-                heads[place] = entry
+                _queue(heads, tails, after, place, entry, rule.oldest)
     return looked
 
 
 # --- ruin and recreate ----------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def _random(seed: Any) -> Any:
     """Next number in [0, 1) of a 64-bit xorshift generator (Marsaglia, 2003)."""
     x = seed[0]
@@ -498,7 +486,7 @@ def _random(seed: Any) -> Any:
     return np.float64(x >> np.uint64(11)) / 9007199254740992.0
 
 
-@_compiled
+@compiled
 def _node_cost(state: Any, rule: Any, node: Any) -> Any:
     """Full adders (half adders at their worth) of a node; 1 where adders count."""
     if not rule.bits:
@@ -509,7 +497,7 @@ def _node_cost(state: Any, rule: Any, node: Any) -> Any:
     return full + rule.half * max(wide - 1 - abs(state.shift[node]) - full, 0)
 
 
-@_compiled
+@compiled
 def _row_cost(state: Any, tables: Any, rule: Any, output: Any) -> Any:
     """Bits (or terms) that enter the sum of an output."""
     total = 0.0
@@ -586,7 +574,7 @@ def new_search(state: State, tables: Tables, seed: int) -> Search:
     return search
 
 
-@_compiled
+@compiled
 def _link(state: Any, search: Any, node: Any) -> Any:
     for side in range(2):
         operand = state.left[node] if side == 0 else state.right[node]
@@ -595,7 +583,7 @@ def _link(state: Any, search: Any, node: Any) -> Any:
     search.alive[node] = True
 
 
-@_compiled
+@compiled
 def link_all(state: Any, search: Any) -> Any:
     """Enter all adders in the lists of their operands."""
     for node in range(state.size[0]):
@@ -603,7 +591,7 @@ def link_all(state: Any, search: Any) -> Any:
             _link(state, search, node)
 
 
-@_compiled
+@compiled
 def _unlink(state: Any, search: Any, node: Any) -> Any:
     for side in range(2):
         operand = state.left[node] if side == 0 else state.right[node]
@@ -617,27 +605,27 @@ def _unlink(state: Any, search: Any, node: Any) -> Any:
     search.alive[node] = False
 
 
-@_compiled
+@compiled
 def _put(search: Any, which: Any, array: Any, value: Any) -> Any:
     array[search.counts[which]] = value
     search.counts[which] += 1
 
 
-@_compiled
+@compiled
 def _change(search: Any, node: Any) -> Any:
     if not search.is_changed[node]:
         search.is_changed[node] = True
         _put(search, _CHANGED, search.changed, node)
 
 
-@_compiled
+@compiled
 def _condemn(search: Any, node: Any) -> Any:
     if not search.is_gone[node]:
         search.is_gone[node] = True
         _put(search, _GONE, search.gone, node)
 
 
-@_compiled
+@compiled
 def _close(search: Any, most: Any) -> Any:
     """Condemn all that depends on condemned nodes; whether these are at most so many."""
     at = 0
@@ -654,7 +642,7 @@ def _close(search: Any, most: Any) -> Any:
     return search.counts[_GONE] <= most
 
 
-@_compiled
+@compiled
 def _save(state: Any, tables: Any, rule: Any, search: Any, output: Any) -> Any:
     """Keep the row of an output for a retreat; returns its cost, 0 if it is kept already."""
     if search.saved[output]:
@@ -672,7 +660,7 @@ def _save(state: Any, tables: Any, rule: Any, search: Any, output: Any) -> Any:
     return _row_cost(state, tables, rule, output)
 
 
-@_compiled
+@compiled
 def _save_all(state: Any, tables: Any, rule: Any, search: Any, a: Any, b: Any) -> Any:
     """Keep the rows that hold both nodes; returns the cost of the new ones."""
     cost = 0.0
@@ -684,7 +672,7 @@ def _save_all(state: Any, tables: Any, rule: Any, search: Any, a: Any, b: Any) -
     return cost
 
 
-@_compiled
+@compiled
 def _dissolve(state: Any, tables: Any, search: Any, node: Any) -> Any:
     """Put a node's operands in its place in all outputs; False if a coefficient is too large."""
     a, b = state.left[node], state.right[node]
@@ -713,7 +701,7 @@ def _dissolve(state: Any, tables: Any, search: Any, node: Any) -> Any:
     return fine
 
 
-@_compiled
+@compiled
 def _offer(
     state: Any,
     tables: Any,
@@ -738,7 +726,7 @@ def _offer(
     search.counts[_CANDIDATES] += 1
 
 
-@_compiled
+@compiled
 def _offer_all(
     state: Any, tables: Any, rule: Any, search: Any, x: Any, ban: Any, limit: Any
 ) -> Any:
@@ -778,7 +766,7 @@ def _offer_all(
             child = search.sibling[side, child]
 
 
-@_compiled
+@compiled
 def _drop_candidate(search: Any, at: Any) -> Any:
     search.counts[_CANDIDATES] -= 1
     last = search.counts[_CANDIDATES]
@@ -786,7 +774,7 @@ def _drop_candidate(search: Any, at: Any) -> Any:
     search.score[at] = search.score[last]
 
 
-@_compiled
+@compiled
 def _recreate(state: Any, tables: Any, rule: Any, search: Any, ban: Any, limit: Any) -> Any:
     """Extract the best candidates until none is left; returns the cost of rows saved on the way."""
     cost, looked = 0.0, 0
@@ -826,7 +814,7 @@ def _recreate(state: Any, tables: Any, rule: Any, search: Any, ban: Any, limit: 
             _change(search, node)
 
 
-@_compiled
+@compiled
 def _bury(state: Any, search: Any, inputs: Any) -> Any:
     """Condemn changed nodes that nothing uses, and then their operands."""
     at = 0
@@ -849,7 +837,7 @@ def _bury(state: Any, search: Any, inputs: Any) -> Any:
                     _change(search, operand)
 
 
-@_compiled
+@compiled
 def _spread(state: Any, search: Any, first: Any, inputs: Any, more: Any) -> Any:
     """Condemn up to so many more nodes of a random output of a node."""
     if more == 0 or state.held[first] == 0:
@@ -870,7 +858,7 @@ def _spread(state: Any, search: Any, first: Any, inputs: Any, more: Any) -> Any:
             more -= 1
 
 
-@_compiled
+@compiled
 def _ruin(state: Any, tables: Any, search: Any) -> Any:
     """Dissolve the condemned nodes, the deepest first; False if a coefficient is too large."""
     fine = True
@@ -884,7 +872,7 @@ def _ruin(state: Any, tables: Any, search: Any) -> Any:
     return fine
 
 
-@_compiled
+@compiled
 def _gain(state: Any, tables: Any, rule: Any, search: Any, dissolved: Any) -> Any:
     """Cost of what has gone less cost of what was made and of the rows as they are now.
 
@@ -900,7 +888,7 @@ def _gain(state: Any, tables: Any, rule: Any, search: Any, dissolved: Any) -> An
     return gain
 
 
-@_compiled
+@compiled
 def _retreat(state: Any, tables: Any, search: Any) -> Any:
     """Undo a step: rows as they were saved, made nodes away, gone nodes back."""
     for i in range(search.counts[_ROWS]):
@@ -923,7 +911,7 @@ def _retreat(state: Any, tables: Any, search: Any) -> Any:
             _link(state, search, node)
 
 
-@_compiled
+@compiled
 def _settle(search: Any) -> Any:
     """Clear the marks of a step."""
     for i in range(search.counts[_ROWS]):
@@ -936,7 +924,7 @@ def _settle(search: Any) -> Any:
     search.counts[_CANDIDATES] = 0
 
 
-@_compiled
+@compiled
 def improve(
     state: Any,
     tables: Any,

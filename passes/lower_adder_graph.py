@@ -48,9 +48,10 @@ def lower_adder_graph(graph: AdderGraph, x_bits: int, collapse: bool = True) -> 
         raise UsageError(f"The inputs of this graph need more than {x_bits} bits.")
     sums = _sums(graph, collapse)
     polarity = _polarities(graph, sums, x_bits)
-    block = _Gates(graph, sums, polarity, x_bits).block()
+    matrix = expand_graph(graph)
+    block = _Gates(graph, matrix, sums, polarity, x_bits).block()
     expansion = expand(block)
-    if not np.array_equal(expansion.weight, expand_graph(graph)):
+    if not np.array_equal(expansion.weight, matrix):
         raise WeightLogicError("A weight block does not compute its matrix.")
     return replace(block, correction=expansion.correction)
 
@@ -158,9 +159,15 @@ class _Gates:
     """Makes the stages of all sums, and remembers the bits of every word and of its complement."""
 
     def __init__(
-        self, graph: AdderGraph, sums: _Sums, polarity: dict[int, int], x_bits: int
+        self,
+        graph: AdderGraph,
+        matrix: IntArray,
+        sums: _Sums,
+        polarity: dict[int, int],
+        x_bits: int,
     ) -> None:
-        self.graph, self.sums, self.polarity, self.x_bits = graph, sums, polarity, x_bits
+        self.graph, self.matrix, self.sums = graph, matrix, sums
+        self.polarity, self.x_bits = polarity, x_bits
         self.stages: list[Stage] = []
         self.word: dict[tuple[int, int], tuple[IntArray, int]] = {}
         """(node, sign) -> bits whose value is ``sign * node`` plus the constant."""
@@ -182,7 +189,7 @@ class _Gates:
         count = len(self.literals) * self.x_bits
         node = np.array([n for n, _ in self.literals], np.int64)
         sign = np.array([s < 0 for _, s in self.literals], bool)
-        matrix = expand_graph(self.graph)
+        matrix = self.matrix
         places = int(np.abs(matrix).max(initial=0)).bit_length() + 1
         return WeightBlock(
             inputs=self.graph.inputs,
@@ -253,7 +260,7 @@ class _Gates:
 
     def _outputs(self) -> list[IntArray]:
         # A block holds for every x of its width, whatever the intervals of the graph.
-        half, matrix = 1 << (self.x_bits - 1), expand_graph(self.graph)
+        half, matrix = 1 << (self.x_bits - 1), self.matrix
         up, down = np.maximum(matrix, 0).sum(0), np.minimum(matrix, 0).sum(0)
         ends = down * (half - 1) - up * half, up * (half - 1) - down * half
         queues = []

@@ -4,9 +4,9 @@
 2. Level 1: one run of the greedy sharing of :mod:`hwcompile.passes.cmvm_core`.
 3. Level 2: a portfolio of runs (canonical or all minimal digit forms, ways to rank patterns and to
    break ties); the best by ``objective`` is kept, the first of equals.
-4. Level 3: level 2, then ruin and recreate: a few nodes are dissolved in all outputs and what they
-   gave is shared anew; what is no worse stays. Steps are counted, not seconds: a budget gives the
-   same graph on every machine.
+4. Level 3: the run of level 1, then ruin and recreate: a few nodes are dissolved in all outputs and
+   what they gave is shared anew; what is no worse stays, early on also what is a little worse.
+   Steps are counted, not seconds: a budget gives the same graph on every machine.
 5. A matrix with too many weights for one piece is cut into tiles of inputs, which keep all outputs;
    each output then sums the terms of all tiles.
 

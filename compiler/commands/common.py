@@ -56,6 +56,12 @@ def add_liberty(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_holding(parser: argparse.ArgumentParser, help: str) -> None:
+    """How the weights of a design without a netlist are held, and at what process."""
+    parser.add_argument("--hold", choices=("logic", "rom", "metal"), default="logic", help=help)
+    parser.add_argument("--node", type=float, metavar="NM", help="process of a ROM or metal chip")
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable answer on stdout")
 

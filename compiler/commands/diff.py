@@ -53,13 +53,7 @@ def add(commands: common.Commands) -> None:
         metavar="R",
         help="also price the successor as a low-rank adapter in memory",
     )
-    parser.add_argument(
-        "--hold",
-        choices=("logic", "rom", "metal"),
-        default="logic",
-        help="of models too large to compile: how the weights are held",
-    )
-    parser.add_argument("--node", type=float, metavar="NM", help="process of a ROM or metal chip")
+    common.add_holding(parser, "of models too large to compile: how the weights are held")
     add_arguments(parser, only=_OPTIONS)
 
 

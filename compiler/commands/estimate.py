@@ -47,13 +47,7 @@ def add(commands: common.Commands) -> None:
         help="areas from synthesis, or modelled from the weights' statistics "
         f"(auto: modelled above {NETLIST_LIMIT} weights)",
     )
-    parser.add_argument(
-        "--hold",
-        choices=("logic", "rom", "metal"),
-        default="logic",
-        help="how the weights are held; rom and metal as published chips do it",
-    )
-    parser.add_argument("--node", type=float, metavar="NM", help="process of a ROM or metal chip")
+    common.add_holding(parser, "how the weights are held; rom and metal as published chips do it")
     parser.add_argument("--context", type=int, metavar="N", help="positions, if the file is open")
     parser.add_argument(
         "--measure-defects",

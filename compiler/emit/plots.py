@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 
 from hwcompile.compiler.emit.charts import (
     ACCENT,
@@ -59,12 +60,16 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A labelled point; ``own`` ones are this design's."""
+    """A labelled point; ``own`` ones are this design's. ``colour``: of its own; ``hollow``: drawn
+    as a ring; ``hover``: what is said of it under the mouse."""
 
     name: str
     x: float
     y: float
     own: bool = False
+    colour: str = ""
+    hollow: bool = False
+    hover: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +91,24 @@ class Scale:
         return math.log10(max(value, self.low)) if self.log else value
 
     def ticks(self) -> list[float]:
-        """Decades, every few of them when there are many; else round steps."""
+        """Decades, every few of them when there are many, or parts of one; else round steps."""
         if self.log:
             first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
-            return [10.0**k for k in range(first, last + 1, max(1, math.ceil((last - first) / 8)))]
+            decades = range(first, last + 1, max(1, math.ceil((last - first) / 8)))
+            return [10.0**k for k in decades] if len(decades) > 1 else self._parts(first)
         span = (self.high - self.low) or 1.0
         step = 10 ** math.floor(math.log10(span))
         step = next(s for s in (step / 5, step / 2, step, step * 2) if span / s <= 7)
         return [step * k for k in range(math.ceil(self.low / step), int(self.high // step) + 1)]
+
+    def _parts(self, decade: int) -> list[float]:
+        """Round values around a decade, when the axis holds no two decades."""
+        for digits in ((1, 2, 5), range(1, 10), [n / 10 for n in range(10, 100)]):
+            marks = [d * 10.0**k for k in (decade - 1, decade) for d in digits]
+            inside = [m for m in marks if self.low <= m <= self.high]
+            if len(inside) >= 3:
+                break
+        return inside[:: math.ceil(len(inside) / 8)]
 
 
 def plot(
@@ -103,8 +118,10 @@ def plot(
     bands: Sequence[Band] = (),
     points: Sequence[Point] = (),
     mark: tuple[float, str] | None = None,
+    keys: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """Curves, bands and points over two axes; ``mark``: a vertical line with its name."""
+    """Curves, bands and points over two axes; ``mark``: a vertical line with its name; ``keys``:
+    colours of points and what they mean."""
     shown = [Curve(c.name, _sound(c.points, axes), c.dashed) for c in curves]
     dots = [p for p in points if _sound([(p.x, p.y)], axes)]
     xs = [x for c in shown for x, _ in c.points] + [p.x for p in dots]
@@ -112,12 +129,12 @@ def plot(
     ys += [v for b in bands for v in (b.low, b.high) if math.isfinite(v)]
     if not xs or not ys:
         return ""
-    entries = len(shown) + len(bands)
+    entries = len(shown) + len(bands) + len(keys)
     height = HEIGHT + LEGEND_STEP * math.ceil(entries / 2) + 8
     across = _scale(xs, LEFT, WIDTH - RIGHT, axes[0].log, bool(dots))
     up = _scale(ys, HEIGHT - BOTTOM, TOP, axes[1].log, bool(dots))
     parts = _grid(across, up, axes)
-    legend: list[tuple[str, str]] = []
+    legend: list[tuple[str, str]] = [*keys]
     for i, band in enumerate(bands):
         colour = GROUP_COLOURS[(i + 1) % len(GROUP_COLOURS)]
         top, bottom = up(band.high), up(band.low)
@@ -241,11 +258,15 @@ def _grid(across: Scale, up: Scale, axes: tuple[Axis, Axis]) -> list[str]:
 
 
 def _dot(x: float, y: float, dot: Point, crowded: bool) -> list[str]:
-    colour = BAD if dot.own else ACCENT
+    colour = dot.colour or (BAD if dot.own else ACCENT)
     near = crowded or x > WIDTH - 170
     anchor, dx = ("end", -8) if near else ("start", 8)
     weight = ' font-weight="600"' if dot.own else ""
-    return [
-        f'<circle cx="{at(x)}" cy="{at(y)}" r="{5 if dot.own else 4}" fill="{colour}"/>',
-        text(x + dx, y + 4, dot.name, 11, f'text-anchor="{anchor}"{weight}'),
-    ]
+    radius = 5 if dot.own or dot.colour else 4
+    fill = f'fill="#fff" stroke="{colour}" stroke-width="1.5"' if dot.hollow else f'fill="{colour}"'
+    hover = f"<title>{escape(dot.hover)}</title>" if dot.hover else ""
+    end = f">{hover}</circle>" if hover else "/>"
+    parts = [f'<circle cx="{at(x)}" cy="{at(y)}" r="{radius}" {fill}{end}']
+    if dot.name:
+        parts.append(text(x + dx, y + 4, dot.name, 11, f'text-anchor="{anchor}"{weight}'))
+    return parts

@@ -160,8 +160,9 @@ def _unit_cells_um2(shape: ModelShape, target: Target, bits: int) -> float:
 
 
 def choose_plan(shape: ModelShape, style: str, x_bits: int) -> LogicPlan:
-    """The compiler's rule: as many trees as an input has bits; half of them while all matrices
-    take less time than attention at full context."""
+    """A rule of thumb where there is no program: as many trees as an input has bits; half of them
+    while all matrices take less time than attention at full context. (A compilation weighs area
+    against time, matrix by matrix: :mod:`hwcompile.passes.choose_styles`.)"""
     if style in ("bitplane", "parallel"):
         return LogicPlan(x_bits, 0, x_bits if style == "parallel" else 1)
     attended = sum(a.heads * (2 * shape.context + 2 * a.head_size) for a in shape.attention)

@@ -12,8 +12,9 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hwcompile.compiler.ir.compiled import compiled
 
 HALF = 128
 """Integers of a histogram: -128 to 127, so 256 entries; entry ``HALF`` counts the zeros."""
@@ -120,7 +121,7 @@ def nibble_histogram(blocks: Blocks) -> list[int]:
     return made
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _largest(block: Any, start: int, inner: int, largest: Any) -> None:
     """Raise ``largest`` [columns] to the magnitudes in ``block``, elements ``start`` and on."""
     across = largest.size
@@ -141,7 +142,7 @@ def _largest(block: Any, start: int, inner: int, largest: Any) -> None:
         position += run
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count(block: Any, start: int, inner: int, factors: Any, counts: Any) -> None:
     """Add the integers of ``block`` to ``counts`` [256]."""
     across = factors.size

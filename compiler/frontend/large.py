@@ -71,7 +71,11 @@ def open_weights(path: str | Path) -> Iterator[Weight]:
     Raises ModelError.
     """
     file = Path(path)
-    model = open_model(file)
+    return weights_of(open_model(file), file.parent)
+
+
+def weights_of(model: onnx.ModelProto, folder: Path) -> Iterator[Weight]:
+    """The same of a model that ``open_model`` gave; ``folder``: where its file lies."""
     uses: dict[str, list[tuple[str, int]]] = {}
     for node in model.graph.node:
         for i, name in enumerate(node.input):
@@ -79,7 +83,7 @@ def open_weights(path: str | Path) -> Iterator[Weight]:
     for tensor in model.graph.initializer:
         kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).name
         used = tuple(uses.get(tensor.name, ()))
-        data, code = _bytes(tensor, file.parent), tensor.data_type
+        data, code = _bytes(tensor, folder), tensor.data_type
         yield Weight(tensor.name, tuple(tensor.dims), kind, used, data, code)
 
 

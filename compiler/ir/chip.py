@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hwcompile.compiler.ir.program import Operation, Program, SectionKind
+from hwcompile.compiler.ir.program import Linear, Operation, Program, SectionKind
 
 UnitKind = Literal[
     "receive",
@@ -225,6 +225,12 @@ class Chip:
     def unit(self, kind: UnitKind) -> Unit | None:
         """The unit of a kind, or None when no instruction needs it."""
         return next((u for u in self.units if u.kind == kind), None)
+
+    @property
+    def products(self) -> tuple[Linear, ...]:
+        """Products with constant matrices in ``select`` order: that of the weight blocks."""
+        unit = self.unit("linear")
+        return tuple(op for op in unit.operations if isinstance(op, Linear)) if unit else ()
 
     def inputs(self) -> tuple[Port, ...]:
         return tuple(p for p in self.ports if p.direction == "in")

@@ -30,6 +30,8 @@ from hwcompile.sim.certificate.kernels import (
     PARITY,
     SELECT,
     TABLE,
+    linear_forms,
+    specialise,
     topological_order,
 )
 
@@ -91,6 +93,22 @@ class Circuit:
     def adders(self) -> int:
         """Full and half adders."""
         return int((self.kind == ADDER).sum())
+
+    def specialise(self, value: IntArray, maker: IntArray) -> None:
+        """:func:`kernels.specialise` of all operations."""
+        specialise(
+            *(self.kind, self.start, self.operands, self.out, self.carry),
+            *(self.table, self.tables, value, maker),
+        )
+
+    def linear_forms(
+        self, value: IntArray, maker: IntArray, words: IntArray, start: IntArray, bits: IntArray
+    ) -> Any:
+        """:func:`kernels.linear_forms` of words, with what ``specialise`` found."""
+        return linear_forms(
+            *(self.start, self.operands, self.kind, self.out, self.carry),
+            *(value, maker, words, start, bits),
+        )
 
 
 def read_circuit(

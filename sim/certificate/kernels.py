@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hwcompile.compiler.ir.compiled import compiled
 
 IntArray = NDArray[np.int64]
 
@@ -22,7 +23,7 @@ FINE, LOST_CARRY, NOT_LINEAR = range(3)
 """What became of a walk."""
 
 
-@njit(cache=True)
+@compiled
 def topological_order(
     start: IntArray, operands: IntArray, out: IntArray, carry: IntArray, nets: int
 ) -> Any:
@@ -68,7 +69,7 @@ def topological_order(
     return order[:done]
 
 
-@njit(cache=True)
+@compiled
 def specialise(
     kind: IntArray,
     start: IntArray,
@@ -177,7 +178,7 @@ def specialise(
                 value[carry[n]] = over if over >= 0 else 2 * carry[n]
 
 
-@njit(cache=True)
+@compiled
 def add_literals(a: int, b: int, c: int) -> tuple[int, int]:
     """Sum and carry of three literals, where a literal says them; else -1, -1."""
     if a >> 1 == b >> 1:
@@ -195,7 +196,7 @@ def add_literals(a: int, b: int, c: int) -> tuple[int, int]:
     return (other, same) if pair == 0 else (other ^ 1, other)
 
 
-@njit(cache=True)
+@compiled
 def linear_forms(
     start: IntArray,
     operands: IntArray,

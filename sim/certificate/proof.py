@@ -21,8 +21,6 @@ from hwcompile.sim.certificate.circuit import Circuit, read_circuit
 from hwcompile.sim.certificate.kernels import (
     FINE,
     LOST_CARRY,
-    linear_forms,
-    specialise,
 )
 
 IntArray = NDArray[np.int64]
@@ -152,9 +150,7 @@ class _Proof:
             nets = c.inputs.get(name, np.zeros(0, np.int64)) >> 1
             if number is not None:
                 self.value[nets] = number >> np.arange(len(nets)) & 1
-        specialise(
-            c.kind, c.start, c.operands, c.out, c.carry, c.table, c.tables, self.value, self.maker
-        )
+        c.specialise(self.value, self.maker)
 
     def _read(self, literals: IntArray) -> IntArray:
         read: IntArray = self.value[literals >> 1] ^ (literals & 1)
@@ -235,18 +231,8 @@ class _Proof:
     def _forms(
         self, words: IntArray, start: IntArray, widths: IntArray, column: IntArray
     ) -> tuple[IntArray, IntArray]:
-        c = self.circuit
-        outcome, word, net, constants, terms = linear_forms(
-            c.start,
-            c.operands,
-            c.kind,
-            c.out,
-            c.carry,
-            self.value,
-            self.maker,
-            words,
-            start,
-            widths,
+        outcome, word, net, constants, terms = self.circuit.linear_forms(
+            self.value, self.maker, words, start, widths
         )
         if outcome != FINE:
             what = (

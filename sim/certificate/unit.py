@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hwcompile.compiler.errors import MismatchError
 from hwcompile.sim.certificate.circuit import Circuit, UnreadableCircuit, read_circuit
-from hwcompile.sim.certificate.kernels import FINE, linear_forms, specialise
+from hwcompile.sim.certificate.kernels import FINE
 from hwcompile.sim.certificate.proof import BlockShape, balanced
 
 IntArray = NDArray[np.int64]
@@ -139,9 +139,7 @@ class _Run:
         for name, number in inputs.items():
             nets = c.inputs[name] >> 1
             self.value[nets] = number >> np.arange(len(nets)) & 1
-        specialise(
-            c.kind, c.start, c.operands, c.out, c.carry, c.table, c.tables, self.value, self.maker
-        )
+        c.specialise(self.value, self.maker)
 
     def _edge(self) -> None:
         enable = self.read(self.circuit.enable)
@@ -260,20 +258,10 @@ class _Run:
     ) -> None:
         if column >= len(product.constant):
             raise MismatchError(f"the linear unit makes too many sums for {product.module}")
-        c = self.circuit
         word = self.read(self._next_of(_SUM))
         width = len(word)
-        outcome, _, _, constants, terms = linear_forms(
-            c.start,
-            c.operands,
-            c.kind,
-            c.out,
-            c.carry,
-            self.value,
-            self.maker,
-            word,
-            np.array([0, width]),
-            np.array([width]),
+        outcome, _, _, constants, terms = self.circuit.linear_forms(
+            self.value, self.maker, word, np.array([0, width]), np.array([width])
         )
         where = f"the linear unit, output column {column} of {product.module}"
         if outcome != FINE:
@@ -298,7 +286,7 @@ class _Run:
         if product.low < -(1 << width - 1) or product.high >= 1 << width - 1:
             raise MismatchError(f"{where}: {width} bits do not hold its sum")
         for name, value in ((_SHIFT, product.shift), (_MULTIPLIER, product.multiplier)):
-            if name in c.names:
+            if name in self.circuit.names:
                 got = self.known(self._next_of(name), name)
                 if got != value[column]:
                     raise MismatchError(f"{where}: {name} is {got} instead of {value[column]}")
