@@ -25,6 +25,7 @@ from hwcompile.passes import (
     fuse_elementwise,
     fuse_masked_means,
     fuse_norms,
+    load_weights,
     recognise_grids,
     remove_quantisers,
     stack_caches,
@@ -43,6 +44,7 @@ TENSOR_PASSES: tuple[tuple[str, Callable[[TensorGraph], PassResult[TensorGraph]]
     ("fuse_elementwise", fuse_elementwise.run),
 )
 GRAPH_PASSES: tuple[tuple[str, Callable[[Graph], PassResult[Graph]]], ...] = (
+    ("load_weights", load_weights.run),
     ("fold_gathers", fold_gathers.run),
     ("fold_affine", fold_affine.run),
     ("fold_gathers", fold_gathers.run),

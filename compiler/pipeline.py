@@ -16,25 +16,33 @@ from hwcompile.compiler.cache import StageCache
 from hwcompile.compiler.emit import bundle, dump, flows
 from hwcompile.compiler.emit.manifest import Manifest, tool_versions
 from hwcompile.compiler.emit.report import parse_report, render_html, report_json
-from hwcompile.compiler.errors import UsageError
+from hwcompile.compiler.errors import ModelError, UsageError
 from hwcompile.compiler.estimate.closure import synthesise_to_period
 from hwcompile.compiler.estimate.estimate import estimate
 from hwcompile.compiler.estimate.figures import Table, load_tables
 from hwcompile.compiler.estimate.scenario import DEFAULT, load_scenario
 from hwcompile.compiler.estimate.targets import Target, load_target
 from hwcompile.compiler.execute import read_npz
-from hwcompile.compiler.frontend import load_models
+from hwcompile.compiler.frontend import load_models, stays_in_files
 from hwcompile.compiler.hardware import Hardware, build_hardware, goal_of
 from hwcompile.compiler.importing import PassLog, PassRecord, import_model
 from hwcompile.compiler.ir import serialise
-from hwcompile.compiler.ir.graph import Graph
+from hwcompile.compiler.ir.graph import Graph, Linear
 from hwcompile.compiler.ir.program import Program
 from hwcompile.compiler.ir.verify import verify_program
 from hwcompile.compiler.names import Ident, label
 from hwcompile.compiler.options import Options, flag, recorded
 from hwcompile.compiler.stages import Listener, Stage, cut, run_stages
 from hwcompile.hdl.top import TOP_NAME
-from hwcompile.passes import calibrate, choose_widths, drop_zeros, narrow, prune, quantise
+from hwcompile.passes import (
+    calibrate,
+    choose_widths,
+    drop_zeros,
+    load_weights,
+    narrow,
+    prune,
+    quantise,
+)
 from hwcompile.passes.calibrate import Calibration
 from hwcompile.passes.cmvm_tile import SolverOptions
 from hwcompile.sim import float_reference, reference
@@ -287,7 +295,11 @@ def compile_model(
     for path in paths:
         if not path.is_file():
             raise UsageError(f"there is no file {label(str(path))}")
-    content = _bytes(load_models(paths, shapes(options)))
+    loaded = load_models(paths, shapes(options))
+    large = stays_in_files(loaded)
+    if large and options.stop_after != "import":
+        raise _too_large(import_model(loaded, shapes(options))[0])
+    content = _bytes(loaded)
     title = label(" + ".join(path.stem for path in paths))
     origin = _origin(content, title, options)
     if writes and not options.force and bundle.up_to_date(folder, origin):
@@ -300,7 +312,7 @@ def compile_model(
         stages,
         given,
         options,
-        StageCache(enabled=options.cache and not options.check),
+        StageCache(enabled=options.cache and not options.check and not large),
         listener or Silent(),
     )
     if options.dump_ir:
@@ -311,6 +323,23 @@ def compile_model(
     if writes:
         bundle.write(folder, bundle_content(made, options), origin)
     return Outcome(folder, report, assessment.summary(report), artefacts=made)
+
+
+def _too_large(graph: Graph) -> ModelError:
+    """Why a network whose weights stay in their files is not built."""
+    matrices = [op.weight for op in graph.operations if isinstance(op, Linear)]
+    count = sum(weight.size for weight in matrices)
+    if not load_weights.mapped_weights(graph):
+        return ModelError(
+            f"the network has {count:,} weights, but its file holds gigabytes of others",
+            "save the model without what it does not use",
+        )
+    return ModelError(
+        f"the network has {count:,} weights in {len(matrices)} matrices; a chip is built of up to "
+        f"{load_weights.MOST:,}",
+        "area, power and price without building it: hwcompile estimate; its structure: "
+        "hwcompile inspect",
+    )
 
 
 def _bytes(model: onnx.ModelProto) -> bytes:

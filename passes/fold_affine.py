@@ -7,7 +7,8 @@
 3. Two functions in a row become one, when nothing else reads the first.
 4. A function of constant rows, or a sum or product of two, is constant rows.
 
-Not folded: rows that differ (positions), and anything another operation still reads.
+Not folded: rows that differ (positions), anything another operation still reads, and factors into
+weights that are maps of a large file.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from hwcompile.compiler.ir import graph as ir
 from hwcompile.compiler.ir.expressions import as_affine, evaluate, substitute
 from hwcompile.compiler.ir.graph import FloatArray, Graph
+from hwcompile.compiler.ir.mapped import is_mapped
 from hwcompile.passes.graph_tools import rename, users_of
 from hwcompile.passes.result import PassResult
 
@@ -62,6 +64,8 @@ def _fold(
         if table is not None:
             return op.inputs[0], ir.Rows(op.output, (), op.section, op.origin, table)
     if isinstance(op, ir.Linear):
+        if _stays_mapped(op):
+            return None
         source = sources[0]
         line = as_affine(source.function) if isinstance(source, ir.Unary) else None
         if source is not None and line is not None:
@@ -108,6 +112,10 @@ def _affine_step(
 
 
 def _after(source: ir.Operation, factor: FloatArray, offset: FloatArray) -> ir.Operation | None:
+    if isinstance(source, ir.Linear | ir.Embed) and _stays_mapped(source):
+        if isinstance(source, ir.Linear) and (factor == 1).all():
+            return replace(source, bias=source.bias + offset)
+        return None
     if isinstance(source, ir.Linear):
         scale = source.grid_scale
         return replace(
@@ -121,6 +129,10 @@ def _after(source: ir.Operation, factor: FloatArray, offset: FloatArray) -> ir.O
     if isinstance(source, ir.Embed):
         return replace(source, table=source.table * factor + offset)
     return None
+
+
+def _stays_mapped(op: ir.Linear | ir.Embed) -> bool:
+    return is_mapped(op.weight if isinstance(op, ir.Linear) else op.table)
 
 
 def _before(op: ir.Linear, source: str, slope: float, shift: float) -> ir.Linear:

@@ -4,7 +4,8 @@
    with those columns of weight and bias. A fused query-key-value product falls apart into three.
 2. A permutation of columns before ``Linear`` becomes a permutation of the rows of its weight.
 
-Not folded: picks that move rows, and products something else reads as a whole.
+Not folded: picks that move rows, products something else reads as a whole, and weights that are
+maps of a large file, but for picks of neighbouring columns.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from hwcompile.compiler.ir import graph as ir
 from hwcompile.compiler.ir.graph import Graph, IntArray
+from hwcompile.compiler.ir.mapped import is_mapped
 from hwcompile.compiler.ir.verify_graph import gathered_columns
 from hwcompile.passes.graph_tools import rename, users_of
 from hwcompile.passes.result import PassResult
@@ -52,20 +54,26 @@ def _after_linear(
     every = [picked_columns(u, source.output) for u in users[source.output.key]]
     if columns is None or any(c is None for c in every):
         return None
-    return replace(
-        source,
-        output=op.output,
-        origin=op.origin,
-        weight=source.weight[:, columns],
-        bias=source.bias[columns],
-    )
+    weight = source.weight
+    if is_mapped(weight):
+        if not all(c is not None and _neighbours(c) for c in every):
+            return None
+        weight = weight[:, columns[0] : columns[-1] + 1]
+    else:
+        weight = weight[:, columns]
+    bias = source.bias[columns]
+    return replace(source, output=op.output, origin=op.origin, weight=weight, bias=bias)
+
+
+def _neighbours(columns: IntArray) -> bool:
+    return bool((np.diff(columns) == 1).all())
 
 
 def _before_linear(
     op: ir.Operation, made: dict[str, ir.Operation], values: dict[str, ir.Value]
 ) -> ir.Operation | None:
     source = made.get(op.inputs[0]) if isinstance(op, ir.Linear) else None
-    if not isinstance(op, ir.Linear) or source is None:
+    if not isinstance(op, ir.Linear) or source is None or is_mapped(op.weight):
         return None
     before = values.get(source.inputs[0]) if source.inputs else None
     columns = picked_columns(source, before) if before is not None else None

@@ -5,7 +5,8 @@
    ``grid_scale`` (one scale a column). Ternary and other quantised weights are found however the
    file stored them.
 
-Not touched: weights with more levels (trained in float), and matrices too small to tell.
+Not touched: weights with more levels (trained in float), matrices too small to tell, and weights
+that are maps of a large file.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from hwcompile.compiler.ir import graph as ir
 from hwcompile.compiler.ir.graph import FloatArray, Graph, IntArray
+from hwcompile.compiler.ir.mapped import is_mapped
 from hwcompile.passes.result import PassResult
 
 _MOST = 255
@@ -41,7 +43,7 @@ def run(graph: Graph) -> PassResult[Graph]:
 
 def find_grid(weight: FloatArray) -> tuple[IntArray, FloatArray] | None:
     """``(values [n, m], scale [m])`` with ``values * scale`` equal to ``weight``, or None."""
-    if weight.size < _MIN_ELEMENTS:
+    if weight.size < _MIN_ELEMENTS or is_mapped(weight):
         return None
     step = _step(weight)
     if step is not None:

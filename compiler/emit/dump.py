@@ -11,6 +11,7 @@ import numpy as np
 from hwcompile.compiler.ir import graph as float_ir
 from hwcompile.compiler.ir import program as int_ir
 from hwcompile.compiler.ir.chip import Chip
+from hwcompile.compiler.ir.mapped import blocks
 from hwcompile.compiler.names import label
 
 _COMMON = ("output", "inputs", "section", "origin")
@@ -69,7 +70,7 @@ def graph_facts(graph: float_ir.Graph) -> dict[str, Any]:
         "outputs": [{"name": o.model_name, "kind": o.kind} for o in graph.outputs],
         "operations": dict(sorted(Counter(type(op).__name__ for op in graph.operations).items())),
         "matrix_weights": sum(w.size for w in matrices),
-        "matrix_zeros": sum(int((w == 0).sum()) for w in matrices),
+        "matrix_zeros": sum(int((b == 0).sum()) for w in matrices for b in blocks(w)),
     }
 
 

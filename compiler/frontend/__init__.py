@@ -3,6 +3,7 @@
 ``hwcompile.compiler.importing`` runs it with the passes in between.
 """
 
+from hwcompile.compiler.frontend.external import stays_in_files
 from hwcompile.compiler.frontend.finish import finish
 from hwcompile.compiler.frontend.load import describe_inputs, load_model
 from hwcompile.compiler.frontend.lower import lower
@@ -20,6 +21,7 @@ __all__ = [
     "load_models",
     "lower",
     "make_plan",
+    "stays_in_files",
     "trace",
     "vet",
 ]

@@ -15,15 +15,21 @@ import numpy as np
 
 from hwcompile.compiler.errors import ModelError
 from hwcompile.compiler.ir import tensor_operations
+from hwcompile.compiler.ir.mapped import is_mapped
 from hwcompile.compiler.ir.tensor_graph import Array, Constant, Node, TensorInput
 
-#: Elements of one tensor of the network, of one tensor of weights, and of all tensors together.
+#: Elements of one tensor of the network, of one tensor of weights, and of all tensors together:
+#: in a network whose weights are loaded, and in one with so many that they are mapped.
 MAX_ELEMENTS = 1 << 25
 MAX_WEIGHT_ELEMENTS = 1 << 28
 MAX_TOTAL_ELEMENTS = 1 << 28
+MAX_LARGE_ELEMENTS = 1 << 31
 
 #: Operations whose operands broadcast and have one type.
 _BROADCASTING = (*tensor_operations.ELEMENTWISE, "MatMul")
+
+#: Operations that make another map of the same bytes out of a map.
+_VIEWS = ("Reshape", "Flatten", "Unsqueeze", "Squeeze", "Transpose", "Slice", "Identity")
 
 #: Operations whose result can be larger than all they read.
 _GROWING = (*_BROADCASTING, "Expand", "Tile", "Gather", "Take", "Pad")
@@ -66,6 +72,7 @@ class Builder:
         self.origin = ""
         self._count = 0
         self._elements = 0
+        self._large = False
 
     # --- making tensors -----------------------------------------------------------------------
 
@@ -74,11 +81,14 @@ class Builder:
         return f"t{self._count}"
 
     def constant(self, value: Any, timed: bool = False, open_names: tuple[str, ...] = ()) -> str:
-        """Key of a new constant tensor."""
-        array, key = np.asarray(value), self._key()
+        """Key of a new constant tensor. A map stays as stored; its type is that of its use."""
+        large, key = is_mapped(value), self._key()
+        array: Array = value if large else np.asarray(value)
+        dtype = np.dtype(np.float32) if large and "float" in array.dtype.name else array.dtype
+        self._large |= large
         self.constants[key] = Constant(array, timed)
         shape = array.shape[1:] if timed else array.shape
-        self.types[key] = TensorType(shape, array.dtype, timed)
+        self.types[key] = TensorType(shape, dtype, timed)
         if open_names:
             self.open_names[key] = open_names
         return key
@@ -95,6 +105,9 @@ class Builder:
         at = dict(attributes or {})
         if op == "Transpose" and at.get("perm") == tuple(range(len(self.types[inputs[0]].shape))):
             return inputs[0]
+        view = self._view(op, inputs, at)
+        if view is not None:
+            return self.constant(view)
         self._check_size(op, inputs, at)
         self._check_types(op, inputs)
         timed = any(self.types[k].timed for k in inputs) or any(
@@ -127,16 +140,33 @@ class Builder:
             raise Unsupported(f"its {what} is not constant", "export the model with fixed shapes")
         if self.constants[key].timed:
             raise Unsupported(f"its {what} depends on the position", "use a fixed value")
-        return self.constants[key].array
+        return self._at_step(key, 0)
 
     # --- inside -------------------------------------------------------------------------------
 
+    def _view(self, op: str, inputs: list[str], at: Mapping[str, Any]) -> Array | None:
+        """A map with its elements moved, or None where that would read them."""
+        if op not in _VIEWS or not is_mapped(getattr(self.constants.get(inputs[0]), "array", None)):
+            return None
+        if any(isinstance(v, Constant) for v in at.values()):
+            return None
+        result = self._evaluate(op, at, [self.constants[inputs[0]].array])
+        return result if is_mapped(result) else None
+
     def _at_step(self, key: str, step: int) -> Array:
-        if key in self.constants:
-            c = self.constants[key]
-            return c.array[step] if c.timed else c.array
         kind = self.types[key]
-        return np.zeros(kind.shape, kind.dtype)
+        if key not in self.constants:
+            return np.zeros(kind.shape, kind.dtype)
+        c = self.constants[key]
+        array: Array = c.array[step] if c.timed else c.array
+        return array if array.dtype == kind.dtype else np.asarray(array).astype(kind.dtype)
+
+    def _stand_in(self, key: str) -> Array:
+        """What is as good as a tensor where only shapes are asked for."""
+        kind = self.types[key]
+        if key in self.constants and is_mapped(self.constants[key].array):
+            return np.broadcast_to(np.zeros((), kind.dtype), kind.shape)
+        return self._at_step(key, 0)
 
     def _probe(self, op: str, inputs: list[str], at: Mapping[str, Any]) -> Array:
         """A result of the right shape and dtype: the operation on zeros."""
@@ -146,7 +176,7 @@ class Builder:
             heads = np.broadcast_shapes(shapes[0][:-2], shapes[1][:-2])
             zero = np.zeros((), self.types[inputs[0]].dtype)
             return np.broadcast_to(zero, (*heads, shapes[0][-2], shapes[1][-1]))
-        return self._evaluate(op, at, [self._at_step(k, 0) for k in inputs])
+        return self._evaluate(op, at, [self._stand_in(k) for k in inputs])
 
     def _fold(self, op: str, inputs: list[str], at: dict[str, Any], timed: bool) -> Array:
         def once(step: int) -> Array:
@@ -202,9 +232,10 @@ class Builder:
         weights = op not in _GROWING and all(k in self.constants for k in inputs)
         check_elements(count, MAX_WEIGHT_ELEMENTS if weights else MAX_ELEMENTS)
         self._elements += count
-        if self._elements > MAX_TOTAL_ELEMENTS:
+        most = MAX_LARGE_ELEMENTS if self._large else MAX_TOTAL_ELEMENTS
+        if self._elements > most:
             raise ModelError(
-                f"the tensors of the network have over {MAX_TOTAL_ELEMENTS} elements in all",
+                f"the tensors of the network have over {most} elements in all",
                 "smaller shapes, e.g. --shape NAME=1x64",
             )
 

@@ -1,7 +1,8 @@
 """External data: files beside the model that hold its weights.
 
 A path that leaves the folder of the model, goes through a link or reaches outside its file is
-refused before anything is read.
+refused before anything is read. Tensors of a large model stay in their file: they are given an
+absolute place, which no file may bring along, and are mapped from there.
 """
 
 from __future__ import annotations
@@ -10,9 +11,14 @@ from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from hwcompile.compiler.frontend.refusal import escape, refuse
+from hwcompile.compiler.ir.tensor_graph import Array
+
+#: A tensor with fewer bytes is read even where maps are made: a map has a price of its own.
+MAP_BYTES = 1 << 20
 
 _BESIDE = "keep the data file beside the model"
 
@@ -51,7 +57,7 @@ def element_bits(tensor: onnx.TensorProto) -> int:
 def check_external(model: onnx.ModelProto, folder: Path) -> None:
     """Raises ModelError naming the first tensor whose data is not beside the model."""
     for tensor in tensors(model):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        if is_external(tensor):
             place(tensor, folder)
 
 
@@ -89,17 +95,63 @@ def _number(entries: dict[str, str], key: str, default: int, name: str) -> int:
     return int(text)
 
 
-def load_external(model: onnx.ModelProto, folder: Path) -> None:
-    """Read all external data into the model. Raises ModelError."""
+def load_external(model: onnx.ModelProto, folder: Path, maps: bool = False) -> None:
+    """Read all external data into the model; with ``maps``, large tensors stay where they are.
+
+    Raises ModelError.
+    """
     for tensor in tensors(model):
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        if not is_external(tensor):
             continue
         file, offset, size = place(tensor, folder)
-        try:
-            with file.open("rb") as stream:
-                stream.seek(offset)
-                tensor.raw_data = stream.read(size)
-        except OSError as error:
-            raise refuse(f"external data of {escape(tensor.name)} cannot be read") from error
-        tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
+        about = {"location": str(file.absolute()), "offset": offset, "length": size}
+        for key, value in about.items():
+            tensor.external_data.add(key=key, value=str(value))
+        whole_bytes = element_bits(tensor) % 8 == 0
+        if not (maps and whole_bytes and size >= MAP_BYTES):
+            load(tensor)
+
+
+def load(tensor: onnx.TensorProto) -> None:
+    """Read a tensor that :func:`load_external` left in its file. Raises ModelError."""
+    file, offset, size = _vetted_place(tensor)
+    try:
+        with file.open("rb") as stream:
+            stream.seek(offset)
+            tensor.raw_data = stream.read(size)
+    except OSError as error:
+        raise refuse(f"external data of {escape(tensor.name)} cannot be read") from error
+    tensor.data_location = onnx.TensorProto.DEFAULT
+    del tensor.external_data[:]
+
+
+def mapped(tensor: onnx.TensorProto) -> Array:
+    """The numbers of a tensor that :func:`load_external` left in its file, as a read-only map.
+
+    Raises ModelError.
+    """
+    file, offset, _ = _vetted_place(tensor)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    try:
+        return np.memmap(file, dtype, "r", offset, tuple(tensor.dims))
+    except (OSError, ValueError) as error:
+        raise refuse(f"external data of {escape(tensor.name)} cannot be read") from error
+
+
+def is_external(tensor: onnx.TensorProto) -> bool:
+    """Whether the numbers of a tensor are in another file."""
+    return tensor.data_location == onnx.TensorProto.EXTERNAL
+
+
+def stays_in_files(model: onnx.ModelProto) -> bool:
+    """Whether a vetted model is so large that its weights are mapped."""
+    return any(is_external(tensor) for tensor in tensors(model))
+
+
+def _vetted_place(tensor: onnx.TensorProto) -> tuple[Path, int, int]:
+    entries = {e.key: e.value for e in tensor.external_data}
+    file = Path(entries.get("location", ""))
+    if not file.is_absolute():
+        raise refuse(f"external data of {escape(tensor.name)} was not vetted")
+    return file, int(entries["offset"]), int(entries["length"])

@@ -7,7 +7,6 @@ memory; nothing is built of the network.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -19,12 +18,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from hwcompile.compiler.frontend.external import element_bits, place
+from hwcompile.compiler.frontend.external import element_bits, is_external, place
 from hwcompile.compiler.frontend.plan import decode
 from hwcompile.compiler.frontend.vet import open_model
-
-#: Elements of a block: 16 MB as float32.
-BLOCK = 1 << 22
+from hwcompile.compiler.ir.mapped import BLOCK, release
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,7 @@ class Weight:
             part = self.data[start * bits // 8 : -(-(start + count) * bits // 8)]
             tensor = onnx.TensorProto(data_type=self._code, dims=[count], raw_data=part.tobytes())
             yield decode(tensor)
-            _release(self.data)
+            release(self.data)
 
 
 def open_weights(path: str | Path) -> Iterator[Weight]:
@@ -88,20 +85,10 @@ def weights_of(model: onnx.ModelProto, folder: Path) -> Iterator[Weight]:
 
 
 def _bytes(tensor: onnx.TensorProto, folder: Path) -> NDArray[np.uint8]:
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+    if is_external(tensor):
         file, start, size = place(tensor, folder)
         return np.memmap(file, np.uint8, "r", start, (size,)) if size else np.empty(0, np.uint8)
     if tensor.HasField("raw_data"):  # type: ignore[no-untyped-call]
         return np.frombuffer(tensor.raw_data, np.uint8)
     stored = numpy_helper.from_array(numpy_helper.to_array(tensor))
     return np.frombuffer(stored.raw_data, np.uint8)
-
-
-def _release(data: NDArray[np.uint8]) -> None:
-    """Tell the system that the pages read so far are not needed any more."""
-    if isinstance(data, np.memmap):
-        base: Any = data.base
-        while not isinstance(base, mmap.mmap) and base is not None:
-            base = getattr(base, "base", None)
-        if base is not None:
-            base.madvise(mmap.MADV_DONTNEED)

@@ -52,6 +52,7 @@ def lower(graph: TensorGraph) -> Lowered:
         _enter(w, given, given.key in ids)
     problems: list[Problem] = []
     lost: set[str] = set()
+    last = _last_readers(graph)
     for node in graph.nodes:
         if any(k in lost for k in node.inputs):
             lost.add(node.output)
@@ -67,6 +68,8 @@ def lower(graph: TensorGraph) -> Lowered:
             why = "operands do not fit what it is part of"
             problems.append(Problem(node.op, node.origin, "", why, "check the model"))
             lost.add(node.output)
+        for key in last.get(node.output, ()):
+            w.tensors.pop(key, None)
     if problems:
         raise refuse_nodes(problems, "cannot be built in hardware")
     outputs = tuple(_output(w, o.key, o.model_name, o.model_shape) for o in graph.outputs)
@@ -79,6 +82,17 @@ def lower(graph: TensorGraph) -> Lowered:
         tuple(w.attends),
         tuple(_describe(op) for op in w.m.operations if isinstance(op, ir.Attend)),
     )
+
+
+def _last_readers(graph: TensorGraph) -> dict[str, list[str]]:
+    """For a node's output, what no later node and no output reads: its index arrays can go."""
+    reader = {k: node.output for node in graph.nodes for k in node.inputs}
+    kept = {o.key for o in graph.outputs}
+    last: dict[str, list[str]] = {}
+    for key, output in reader.items():
+        if key not in kept:
+            last.setdefault(output, []).append(key)
+    return last
 
 
 def _enter(w: Lowering, given: TensorInput, is_id: bool) -> None:

@@ -12,6 +12,7 @@ from hwcompile.compiler.frontend.forms import Form
 from hwcompile.compiler.frontend.lowering import Handlers, Lowering, Tensor
 from hwcompile.compiler.ir import graph as ir
 from hwcompile.compiler.ir.graph import IntArray
+from hwcompile.compiler.ir.mapped import is_mapped
 from hwcompile.compiler.ir.tensor_graph import Node
 
 
@@ -23,6 +24,12 @@ def _matmul(w: Lowering, node: Node) -> Tensor:
         out, made = attention.attend(w.m, replace(scores, flags=flags), w.form(right))
         w.attends.append((made, scores.key, right))
         return out
+    weight, first = w.large_weight(right), w.large_weight(left)
+    if weight is not None:
+        return w.linear(left, weight)
+    if first is not None:
+        out = w.linear(_turn(w, right), np.swapaxes(first, -1, -2))
+        return forms.move(out, lambda x: np.swapaxes(x, -1, -2))
     a, b = w.form(left), w.form(right)
     if not b.terms:
         return w.linear(left, forms.without_gain(b).offset)
@@ -127,8 +134,8 @@ def _gather(w: Lowering, node: Node) -> Tensor:
     if given is None or shift is None or not forms.is_plain(straight) or shift % 1 or shift < 0:
         raise Unsupported("a table indexed by something computed", "index by an input")
     # Ids that count from a later row of the table use the rest of it.
-    rest = table.array[int(shift) :]
-    wide = np.asarray(rest, np.float64).reshape(len(rest), -1)
+    rest = table.array[int(shift) :].reshape(len(table.array) - int(shift), -1)
+    wide = rest if is_mapped(rest) else np.asarray(rest, np.float64)
     form = straight
     rows = form.offset.size
     ids = w.m.matrix(form, np.arange(rows), rows, 1)

@@ -10,12 +10,13 @@ import numpy as np
 
 from hwcompile.compiler.frontend import forms, padding
 from hwcompile.compiler.frontend.attention import Scores
-from hwcompile.compiler.frontend.builder import Unsupported
+from hwcompile.compiler.frontend.builder import Unsupported, check_elements
 from hwcompile.compiler.frontend.forms import Form
 from hwcompile.compiler.frontend.matrices import Matrices
 from hwcompile.compiler.ir import graph as ir
 from hwcompile.compiler.ir.expressions import evaluate
 from hwcompile.compiler.ir.graph import Expression, IntArray
+from hwcompile.compiler.ir.mapped import is_mapped
 from hwcompile.compiler.ir.tensor_graph import Array, Node, TensorGraph
 
 Tensor = Form | Scores
@@ -41,6 +42,8 @@ class Lowering:
     def form(self, key: str) -> Form:
         if key in self.graph.constants:
             c = self.graph.constants[key]
+            if is_mapped(c.array):
+                check_elements(c.array.size)
             return forms.constant(c.array if c.timed else c.array[None])
         tensor = self.tensors[key]
         if isinstance(tensor, Scores):
@@ -128,11 +131,16 @@ class Lowering:
         moved = replace(term, coefficient=ones)
         return Form((moved,), np.broadcast_to(np.float64(clear), plain.offset.shape))
 
+    def large_weight(self, key: str) -> Array | None:
+        """The map that a tensor is, or None: as a form, every element of it would be read."""
+        c = self.graph.constants.get(key)
+        return c.array if c is not None and is_mapped(c.array) else None
+
     def linear(self, key: str, weight: Array) -> Form:
         if weight.ndim < 2:
             raise Unsupported("a product with a vector", "not supported")
         stack: Array = weight.reshape(-1, weight.shape[-2], weight.shape[-1])
-        if not (stack == stack[:1]).all():
+        if len(stack) > 1 and not (stack == stack[:1]).all():
             raise Unsupported("a different matrix for every head or step", "not supported")
         matrix: Array = stack[0]
         form = self.form(key)
@@ -141,9 +149,8 @@ class Lowering:
         settled, made = self.settled(key)
         self.tensors[key] = replace(settled, gain=gain)
         rows, cols = self.m.values[made].rows, stack.shape[2]
-        out = self.m.emit(
-            ir.Linear, rows, cols, (made,), weight=np.ascontiguousarray(matrix), bias=np.zeros(cols)
-        )
+        laid = matrix if is_mapped(matrix) else np.ascontiguousarray(matrix)
+        out = self.m.emit(ir.Linear, rows, cols, (made,), weight=laid, bias=np.zeros(cols))
         index = np.arange(rows * cols).reshape(*settled.offset.shape[:-1], cols)
         return replace(forms.bare(out, index), gain=gain)
 

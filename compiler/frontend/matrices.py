@@ -13,6 +13,7 @@ from hwcompile.compiler.frontend.forms import Form, uniform, without_gain
 from hwcompile.compiler.ir import graph as ir
 from hwcompile.compiler.ir.expressions import affine
 from hwcompile.compiler.ir.graph import FloatArray, IntArray
+from hwcompile.compiler.ir.mapped import is_mapped, same_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,9 @@ class Matrices:
     ) -> str:
         """Key of a new operation's output. The same operation on the same inputs is made once."""
         for field in fields.values():
-            if isinstance(field, np.ndarray) and not np.isfinite(field).all():
+            if not isinstance(field, np.ndarray) or is_mapped(field):
+                continue  # maps were vetted
+            if not np.isfinite(field).all():
                 raise Unsupported("a constant that is no finite number", "check the model")
         memo = (made, inputs, *((k, _content(v)) for k, v in fields.items()))
         if memo not in self._memo:
@@ -201,6 +204,8 @@ class Matrices:
 
 
 def _content(value: Any) -> Any:
+    if is_mapped(value):
+        return same_place(value)
     if isinstance(value, np.ndarray):
         digest = blake2b(np.ascontiguousarray(value).tobytes(), digest_size=16).digest()
         return value.shape, value.dtype.str, digest

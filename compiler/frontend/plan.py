@@ -11,6 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from hwcompile.compiler.errors import ModelError
+from hwcompile.compiler.frontend.external import is_external, mapped
 from hwcompile.compiler.frontend.refusal import escape
 from hwcompile.compiler.frontend.vet import fixed_dimension
 from hwcompile.compiler.ir.tensor_graph import Array, FrontForm
@@ -74,7 +75,9 @@ def _input_dtype(value: onnx.ValueInfoProto) -> np.dtype[Any]:
 
 
 def decode(tensor: onnx.TensorProto) -> Array:
-    """The numbers of a tensor in a dtype numpy computes with."""
+    """The numbers of a tensor in a dtype numpy computes with; a map as stored of what is large."""
+    if is_external(tensor):
+        return mapped(tensor)
     array = numpy_helper.to_array(tensor)
     # Half and double floats become float32; the rows are float64 in the end.
     if array.dtype.kind == "f" or "float" in array.dtype.name:

@@ -1,8 +1,10 @@
 """Vetting: everything that can be wrong with a model file is found before anything is computed.
 
-The order is: size, protobuf, external data (paths and ranges, then read), functions inlined,
-operators and opsets, single assignment and order, weights. What standard tools let through
-(cycles, NaN weights, zero dimensions, bombs) ends here in a :class:`ModelError`.
+The order is: size, protobuf, external data (paths and ranges), functions inlined, operators and
+opsets, single assignment and order, weights. What standard tools let through (cycles, NaN weights,
+zero dimensions, bombs) ends here in a :class:`ModelError`.
+
+Weights of many GB are not loaded: they are looked at block by block and stay in their file.
 """
 
 from __future__ import annotations
@@ -24,9 +26,13 @@ from hwcompile.compiler.frontend.builder import MAX_ELEMENTS, MAX_WEIGHT_ELEMENT
 from hwcompile.compiler.frontend.operators import OPERATORS
 from hwcompile.compiler.frontend.refusal import escape, problem, refuse, refuse_nodes
 from hwcompile.compiler.frontend.wire import check_wire
+from hwcompile.compiler.ir.mapped import blocks
 from hwcompile.compiler.ir.tensor_graph import Array
 
 MAX_FILE_BYTES = 2 << 30
+MAX_DATA_BYTES = 1 << 38
+"""Bytes of external data; from ``MAX_LOADED_BYTES`` on they are mapped instead of loaded."""
+MAX_LOADED_BYTES = 1 << 30
 MAX_NODES = 200_000
 MAX_FUNCTION_DEPTH = 16
 MAX_RANK = 8
@@ -49,16 +55,20 @@ _FLOATS = (
 
 
 def vet(path: Path) -> onnx.ModelProto:
-    """The model of a file, checked, functions inlined, external data read.
+    """The model of a file, checked, functions inlined, external data read or left to be mapped.
 
     Raises ModelError, with every offending node in one message.
     """
     model = open_model(path)
-    if data_bytes(model, path.parent) > MAX_FILE_BYTES:
-        raise refuse(f"the weights of the file are over the limit of {MAX_FILE_BYTES} bytes")
-    external.load_external(model, path.parent)
+    size = data_bytes(model, path.parent)
+    if size > MAX_DATA_BYTES:
+        raise refuse(f"the weights of the file are over the limit of {MAX_DATA_BYTES} bytes")
+    external.load_external(model, path.parent, maps=size > MAX_LOADED_BYTES)
     for tensor in external.tensors(model):
-        _check_tensor(tensor)
+        if external.is_external(tensor):
+            _check_mapped(tensor)
+        else:
+            _check_tensor(tensor)
     _check_scales(model.graph)
     return model
 
@@ -82,7 +92,7 @@ def open_model(path: Path) -> onnx.ModelProto:
 
 def data_bytes(model: onnx.ModelProto, folder: Path) -> int:
     """Bytes of external data that belong to the model."""
-    far = (t for t in external.tensors(model) if t.data_location == onnx.TensorProto.EXTERNAL)
+    far = (t for t in external.tensors(model) if external.is_external(t))
     return sum(external.place(t, folder)[2] for t in far)
 
 
@@ -298,6 +308,31 @@ def _check_tensor(tensor: onnx.TensorProto) -> None:
         raise refuse(f"tensor {name} does not hold what its shape says") from error
     if _is_float(tensor) and prod(tensor.dims) > 1:
         _check_finite(name, array)
+
+
+def _check_mapped(tensor: onnx.TensorProto) -> None:
+    """As :func:`_check_tensor`, block by block; a mask (minus infinity in it) is read after all."""
+    if not _is_float(tensor):
+        return
+    masked = False
+    for block in blocks(external.mapped(tensor)):
+        if not _all_finite(block):
+            _check_finite(escape(tensor.name or "of an attribute"), block)
+            masked = True
+    if masked:
+        external.load(tensor)
+        _check_tensor(tensor)
+
+
+#: Bits of the exponent of the floats that numpy is slow with: all set means no finite number.
+_EXPONENTS = {"float16": 0x7C00, "bfloat16": 0x7F80}
+
+
+def _all_finite(block: Array) -> bool:
+    exponent = _EXPONENTS.get(block.dtype.name)
+    if exponent is None:
+        return bool(np.isfinite(block).all())
+    return not ((block.view(np.uint16) & exponent) == exponent).any()
 
 
 def _is_float(tensor: onnx.TensorProto) -> bool:

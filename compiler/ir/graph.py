@@ -11,6 +11,9 @@ by token with a KV cache, and a program can run it on all rows at once with the 
 Operations of a ``once`` section see all rows. A decoder is one ``sequence`` section whatever form
 its file had (prefill, kv,
 step); an encoder-decoder is ``once`` (the source) followed by ``sequence`` (the target).
+
+Weights and tables of a file with too many to load are read-only maps of it (``ir.mapped``), in the
+element type of the file. Such a graph can be inspected; nothing is computed with it.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from scipy.special import erf
 
 from hwcompile.compiler.ir import recurrent
 from hwcompile.compiler.ir.expressions import EXPRESSION_FUNCTIONS
+from hwcompile.compiler.ir.mapped import is_mapped
 from hwcompile.compiler.ir.tensor_graph import Array
 
 Attributes = Mapping[str, Any]
@@ -320,4 +321,5 @@ OPERATIONS: Mapping[str, Callable[..., Array]] = {
 def evaluate(op: str, attributes: Attributes, arrays: list[Array]) -> Array:
     """One operation on concrete arrays. Raises ValueError or IndexError if they do not fit."""
     with np.errstate(all="ignore"):
-        return np.asarray(OPERATIONS[op](attributes, *arrays))
+        result = OPERATIONS[op](attributes, *arrays)
+    return result if is_mapped(result) else np.asarray(result)
