@@ -19,7 +19,8 @@ _UNIT = "hw_core_linear"
 _BLOCK = re.compile(r"hw_matrix_(\d+)")
 _OURS = re.compile(r"hw_(?:matrix_\d+|core\w*|top|ram_\w+)")
 _CLAIM = re.compile(
-    r"// y = W x: (\d+) inputs, (\d+) outputs, (\d+) phases; x of (\d+) bits, (\d+) a cycle\."
+    r"// y = W x: (\d+) inputs, (\d+) outputs, (\d+) phases; x of (\d+) bits, (\d+) a cycle"
+    r"(?:; cuts: (\d+))?\."
 )
 
 
@@ -133,12 +134,12 @@ def _claimed(path: Path, op: ir.Linear, x_bits: int) -> BlockShape:
     inputs, outputs = op.weight.shape
     if found is None:
         raise MismatchError(f"rtl/{path.name} does not begin with the shape of its block")
-    claimed = [int(number) for number in found.groups()]
+    claimed = [int(number) for number in found.groups("0")]
     if claimed[:2] != [inputs, outputs] or claimed[3] != x_bits:
         raise MismatchError(
             f"rtl/{path.name} is a block of another shape than its matrix: {found[0]}"
         )
-    phases, planes = claimed[2], claimed[4]
+    phases, planes, cuts = claimed[2], claimed[4], claimed[5]
     if phases < 1 or not 1 <= planes <= x_bits:
         raise MismatchError(f"rtl/{path.name} claims what no block can be: {found[0]}")
-    return BlockShape(x_bits, phases, planes)
+    return BlockShape(x_bits, phases, planes, cuts)

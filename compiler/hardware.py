@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from hwcompile.compiler.estimate.block_timing import pace_of
 from hwcompile.compiler.estimate.cells import load_library
 from hwcompile.compiler.estimate.cost_model import sampled_area
 from hwcompile.compiler.estimate.targets import load_target, target_names
@@ -21,6 +22,7 @@ from hwcompile.hdl.top import with_cycles
 from hwcompile.hdl.verilog import chip_verilog
 from hwcompile.passes.choose_styles import NO_GOAL, Goal, Style, choose_styles, respin_styles
 from hwcompile.passes.cmvm_tile import SolverOptions
+from hwcompile.passes.cut_trees import Pace
 from hwcompile.passes.lower_matrix import GREEDY, lower_matrix
 from hwcompile.passes.plan_chip import plan_chip
 
@@ -81,6 +83,20 @@ def goal_of(
     )
 
 
+def pace_for(
+    target: str, clock_period_ns: float | None, decode: PhaseDecode, respin: bool
+) -> Pace | None:
+    """The clock that the blocks should keep: the one asked for, else that of the target's chips, so
+    that no block is cut for a clock that the rest of the chip misses. None for a target of the
+    user's, of whose cells an audit of the bundle would not know.
+    """
+    if target not in target_names():
+        return None
+    facts = load_target(target)
+    usual = facts.value("clock_goal_ns") * _CLOCK_MISS
+    return pace_of(facts, usual if clock_period_ns is None else clock_period_ns, decode, respin)
+
+
 def _magnitude_bits(weight: ir.IntArray) -> int:
     """Room for every weight of its format: ternary, int4, int8 or more."""
     needed = int(np.abs(weight).max()).bit_length()
@@ -96,12 +112,13 @@ def build_hardware(
     goal: Goal = NO_GOAL,
     respin: bool = False,
     search: SolverOptions = GREEDY,
+    pace: Pace | None = None,
 ) -> Hardware:
     """The chip of a program and its Verilog.
 
     ``goal``: bounds that ``style`` auto is to keep. ``respin``: matrices whose cells are the same
     whatever the weights, which are connections alone. ``search``: how hard to look for what the
-    outputs of a matrix can share.
+    outputs of a matrix can share. ``pace``: the clock that the blocks should keep, if any.
     """
     styles = (
         respin_styles(program, RESPIN_PHASES)
@@ -114,7 +131,7 @@ def build_hardware(
         module = Ident(f"hw_matrix_{number}")
         bits = program.values[op.inputs[0]].bits
         places = _magnitude_bits(op.weight) if respin and plan.phases > 1 else 0
-        block = lower_matrix(op.weight, bits, plan.phases, plan.planes, places, search)
+        block = lower_matrix(op.weight, bits, plan.phases, plan.planes, places, search, pace)
         plans.append(plan_linear(number, op, program.values[op.inputs[0]], block, module))
         texts[module] = matrix_block_verilog(block, module, decode, respin)
         matrices.append(Matrix(module, op, block.phases, counts(block)))

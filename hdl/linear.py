@@ -4,7 +4,8 @@ A row passes four steps; the phases of one row overlap in the last two::
 
     load      an element a cycle into the input bank, as offset binary; skipped when ``reuse``
     planes    a bit-plane of all inputs a cycle (or several), registered, to the selected block
-    capture   the G accumulators of a phase into a register, one after the other shifted out
+    capture   the G accumulators of a phase into a register, one after the other shifted out; a
+              cycle later for each row of registers in the trees of the block
     finish    + constant of the column (bias, correction, rounding), (x multiplier), shift, saturate
 
 A phase lasts ``max(C, G)`` cycles, C for its planes. Each block has its own registers of control
@@ -31,7 +32,7 @@ from hwcompile.compiler.ir.weight_logic import WeightBlock
 from hwcompile.hdl.fixed_point import saturated_by
 from hwcompile.hdl.intervals import Interval
 from hwcompile.hdl.matrix_block import phase_bits
-from hwcompile.hdl.tables import pick, rom, shape_of
+from hwcompile.hdl.tables import choose, pick, rom, shape_of
 from hwcompile.hdl.unit import Pipeline, pointer, scan
 
 
@@ -42,7 +43,8 @@ class LinearPlan:
     ``constant``, ``multiplier``, ``shift``: ``[outputs]``;
     ``out = requantise(acc + constant, multiplier, shift, out_bits)``. ``low``, ``high``:
     ``[outputs]``, proven interval of ``acc + constant``. ``acc_bits``: width of one accumulator of
-    the block. ``planes``: bit-planes a cycle. ``operation``: its index in the program.
+    the block. ``planes``: bit-planes a cycle. ``cuts``: rows of registers in its trees.
+    ``operation``: its index in the program.
     """
 
     operation: int
@@ -52,6 +54,7 @@ class LinearPlan:
     x_bits: int
     planes: int
     phases: int
+    cuts: int
     acc_bits: int
     constant: IntArray
     multiplier: IntArray
@@ -96,6 +99,7 @@ def plan_linear(
         x_bits=block.x_bits,
         planes=block.planes,
         phases=block.phases,
+        cuts=block.cuts,
         acc_bits=block.acc_bits,
         constant=block.correction + op.bias,
         multiplier=op.multiplier,
@@ -113,7 +117,7 @@ def cycles(plan: LinearPlan, reuse: bool, scales: bool = False) -> int:
     """
     load = 1 if reuse else plan.inputs + 2
     last = plan.outputs - (plan.phases - 1) * plan.trees
-    planes = (plan.phases - 1) * plan.phase_cycles + plan.plane_cycles
+    planes = (plan.phases - 1) * plan.phase_cycles + plan.plane_cycles + plan.cuts
     return load + planes + last + (7 if scales else 5)
 
 
@@ -204,21 +208,38 @@ class Linear(wiring.Component):
         words = self._blocks(m, pipe, planes)
         pipe.wait("plane")
         pipe.wait("summed")
+        valid, final_phase = self._summed(m, pipe)
         bits = max(p.acc_bits for p in self.plans)
         held = Signal(len(words), reset_less=True)
         left = Signal(range(len(words) // bits + 1))
         columns = [
             (p.outputs - (p.phases - 1) * p.trees, p.trees) for p in self.plans
         ]  # of the last phase, of the others
-        with m.If(pipe["valid"] & pipe["last"]):
+        with m.If(valid):
             final = self._pick(m, [c[0] for c in columns], "final_columns")
             other = self._pick(m, [c[1] for c in columns], "phase_columns")
-            m.d.sync += [held.eq(words), left.eq(Mux(pipe["final"], final, other))]
+            m.d.sync += [held.eq(words), left.eq(Mux(final_phase, final, other))]
         with m.Else():
             m.d.sync += held.eq(held >> bits)
             with m.If(left.any()):
                 m.d.sync += left.eq(left - 1)
         return held[:bits], left.any()
+
+    def _summed(self, m: Module, pipe: Pipeline) -> tuple[Value, Value]:
+        """Whether the accumulators of a phase are there, and whether it is the last phase.
+
+        The rows of registers in the trees of the selected block delay both.
+        """
+        late = Pipeline(m, valid=pipe["valid"] & pipe["last"], final=pipe["final"])
+        after = [(late["valid"], late["final"])]
+        for n in range(max(p.cuts for p in self.plans)):
+            late.wait(f"cut_{n}")
+            after.append((late["valid"], late["final"]))
+        valid, final = (
+            choose(m, self._selected, [after[p.cuts][n] for p in self.plans], f"summed_{name}")
+            for n, name in enumerate(("now", "final"))
+        )
+        return valid, final
 
     def _plane(self, m: Module, pipe: Pipeline, bank: list[Signal], t: int) -> Signal:
         """Plane number t of each cycle, of the inputs of all plans that read it."""

@@ -7,7 +7,8 @@ tree, behind its own copy of the phase bits, so that nothing but the phase itsel
 
 With the macro ``HW_COUNT_TREES`` a simulator adds up the leaves of each tree by counting ones
 instead of adder by adder: the same numbers many times faster, for whole chips. The counts are taken
-from the linear forms that the adders stand for (``plane_form``).
+from the linear forms that the adders stand for (``plane_form``). Cuts delay the count as they delay
+the trees.
 """
 
 from __future__ import annotations
@@ -55,8 +56,7 @@ def matrix_block_verilog(
         return _respun(block, name, decode)
     wires = _Wires(block)
     lines = [
-        f"// y = W x: {block.inputs} inputs, {block.outputs} outputs, {block.phases} phases; "
-        f"x of {block.x_bits} bits, {block.planes} a cycle.",
+        _claim(block),
         f"module {name} (",
         *_ports(block),
         ");",
@@ -69,6 +69,15 @@ def matrix_block_verilog(
     lines += [*_sums(block, wires), *_unread(block, wires), "`endif"]
     lines += [*_accumulators(block), *_unused(block), "endmodule", ""]
     return "\n".join(lines)
+
+
+def _claim(block: WeightBlock) -> str:
+    """What the module says of itself."""
+    cuts = f"; cuts: {block.cuts}" if block.cuts else ""
+    return (
+        f"// y = W x: {block.inputs} inputs, {block.outputs} outputs, {block.phases} phases; "
+        f"x of {block.x_bits} bits, {block.planes} a cycle{cuts}."
+    )
 
 
 def _ports(block: WeightBlock) -> Iterator[str]:
@@ -251,8 +260,7 @@ def _respun(block: WeightBlock, name: str, decode: PhaseDecode) -> str:
     inside = [f"sign[{n}]" if taps > 1 else "sign" for n in range(taps)]
     inside += [f"mask[{n}]" if leaves > 1 else "mask" for n in range(leaves)]
     lines = [
-        f"// y = W x: {block.inputs} inputs, {block.outputs} outputs, {block.phases} phases; "
-        f"x of {block.x_bits} bits, {block.planes} a cycle.",
+        _claim(block),
         "// The weights are the connections to the rails of phase functions, and nothing else.",
         f"module {name} (",
         *_ports(block),
@@ -371,6 +379,11 @@ def _packed(bits: list[str]) -> str:
 
 
 def _feedback(block: WeightBlock, wires: _Wires) -> Iterator[str]:
+    began = "first"
+    for n in range(block.cuts if block.feeds_back else 0):
+        yield f"  reg first{n};"
+        yield f"  always @(posedge clk) first{n} <= {began};"
+        began = f"first{n}"
     for g, w in enumerate(block.upper_widths.tolist()):
         if w:
             yield f"  reg {_range(w)}upper{g};"
@@ -379,7 +392,7 @@ def _feedback(block: WeightBlock, wires: _Wires) -> Iterator[str]:
         kept = w - block.planes
         if kept > 0 and block.lower_bits:
             high = _slice(f"upper{g}", w, block.planes, kept)
-            yield f"  wire {_range(kept)}back{g} = {high} & {{{kept}{{~first}}}};"
+            yield f"  wire {_range(kept)}back{g} = {high} & {{{kept}{{~{began}}}}};"
 
 
 _MODULE = {"full_adder": "hw_full_adders", "half_adder": "hw_half_adders"}
@@ -397,6 +410,9 @@ def _stage(number: int, stage: Stage, wires: _Wires) -> Iterator[str]:
             f"  {_MODULE[stage.kind]} #(.WIDTH({n})) u{number} (\n{ports}"
             f"      .sum(s{number}), .carry(k{number}));"
         )
+    elif stage.kind == "register":
+        yield f"  reg {_range(n)}s{number};"
+        yield f"  always @(posedge clk) s{number} <= {operands[0]};"
     else:
         text = " ^ ".join(operands) if stage.kind == "xor" else f"~{operands[0]}"
         yield f"  wire {_range(n)}s{number} = {text};"
@@ -422,8 +438,6 @@ def _counts(block: WeightBlock) -> Iterator[str]:
         weight = np.zeros(len(block.leaf_tap), np.int64)
         weight[leaf[mine]] = coefficient[mine] % (1 << w)
         terms = [f"64'd{constant[g] % (1 << w)}"]
-        if kept[g]:
-            terms.append(f"{{{64 - kept[g]}'d0, back{g}}}")
         for first, end in vectors:
             for k in range(w):
                 chosen = (weight[first:end] >> k & 1).astype(bool)
@@ -432,7 +446,14 @@ def _counts(block: WeightBlock) -> Iterator[str]:
                     terms.append(f"($countones(leaf{first}{mask}) << {k})")
         total = "\n      + ".join(terms)
         yield f"  wire [63:0] count{g} = {total};"
-        yield f"  wire {_range(w)}sum{g} = count{g}[{w - 1}:0];"
+        counted = f"count{g}"
+        for n in range(block.cuts):
+            yield f"  reg [63:0] count{g}_{n};"
+            yield f"  always @(posedge clk) count{g}_{n} <= {counted};"
+            counted = f"count{g}_{n}"
+        back = f" + {{{64 - kept[g]}'d0, back{g}}}" if kept[g] else ""
+        yield f"  wire [63:0] total{g} = {counted}{back};"
+        yield f"  wire {_range(w)}sum{g} = total{g}[{w - 1}:0];"
 
 
 def _accumulators(block: WeightBlock) -> Iterator[str]:

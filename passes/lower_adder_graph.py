@@ -30,17 +30,21 @@ from hwcompile.compiler.ir.weight_logic import (
     expand,
 )
 from hwcompile.passes.cmvm_tile import signed_weight
+from hwcompile.passes.cut_trees import Pace, cut_to_pace
 from hwcompile.passes.lower_weights import compress
 
 Term = tuple[int, int, int]
 """Node, shift, sign (1 or -1)."""
 
 
-def lower_adder_graph(graph: AdderGraph, x_bits: int, collapse: bool = True) -> WeightBlock:
+def lower_adder_graph(
+    graph: AdderGraph, x_bits: int, collapse: bool = True, pace: Pace | None = None
+) -> WeightBlock:
     """The block of ``y = x K`` that adds up as the graph says, ``x_bits`` planes in one cycle.
 
     ``collapse``: add up words with a single use where they are used; else every adder of the graph
-    is a ripple adder. Raises UsageError when an input does not fit ``x_bits``.
+    is a ripple adder. ``pace``: how fast the block should be; rows of registers go through it where
+    it would not be. Raises UsageError when an input does not fit ``x_bits``.
     """
     half = 1 << (x_bits - 1)
     ends = graph.low[: graph.inputs], graph.high[: graph.inputs]
@@ -49,7 +53,8 @@ def lower_adder_graph(graph: AdderGraph, x_bits: int, collapse: bool = True) -> 
     sums = _sums(graph, collapse)
     polarity = _polarities(graph, sums, x_bits)
     matrix = expand_graph(graph)
-    block = _Gates(graph, matrix, sums, polarity, x_bits).block()
+    made = _Gates(graph, matrix, sums, polarity, x_bits).block()
+    block = cut_to_pace(lambda join: made, pace)
     expansion = expand(block)
     if not np.array_equal(expansion.weight, matrix):
         raise WeightLogicError("A weight block does not compute its matrix.")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from hwcompile.compiler.ir.weight_logic import IntArray, WeightBlock
 from hwcompile.passes.cmvm_tile import SolverOptions
+from hwcompile.passes.cut_trees import Pace
 from hwcompile.passes.lower_adder_graph import lower_adder_graph
 from hwcompile.passes.lower_weights import lower_weights
 from hwcompile.passes.solve_cmvm import WIDEST_WEIGHT, solve_cmvm
@@ -28,12 +29,14 @@ def lower_matrix(
     planes: int = 1,
     magnitude_bits: int = 0,
     search: SolverOptions = GREEDY,
+    pace: Pace | None = None,
 ) -> WeightBlock:
     """The block of ``y = W x``, weight ``[N, M]``; arguments and errors as of ``lower_weights``.
 
-    ``search``: how hard to look for what can be shared, and for what.
+    ``search``: how hard to look for what can be shared, and for what. ``pace``: the clock to keep.
     """
     if phases == 1 and planes == x_bits >= 2 and weight.size and abs(weight).max() <= WIDEST_WEIGHT:
         half = 1 << (x_bits - 1)
-        return lower_adder_graph(solve_cmvm(weight, -half, half - 1, search), x_bits)
-    return lower_weights(weight, x_bits, phases, search.level > 0, planes, magnitude_bits)
+        graph = solve_cmvm(weight, -half, half - 1, search)
+        return lower_adder_graph(graph, x_bits, pace=pace)
+    return lower_weights(weight, x_bits, phases, search.level > 0, planes, magnitude_bits, pace)

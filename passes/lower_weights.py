@@ -7,7 +7,8 @@
    takes the value that makes the phase function simplest.
 3. Columns are compressed level by level: every three bits of a column become a sum and a carry to
    the next column; when all lower columns are down to one bit, a half adder settles the next two,
-   so that a ripple follows the compressors up. The accumulator's ``upper >> p`` enters as leaves.
+   that a ripple follows the compressors up. The accumulator's ``upper >> p`` enters as leaves, or
+   after some levels, so that a cut (:mod:`hwcompile.passes.cut_trees`) has room in front of it.
 4. p planes a cycle: the leaves and shared adders of one plane p times over, each a column higher.
 5. The widths are exact: no tree can exceed its upper part; carries out of it are never made.
 
@@ -16,8 +17,10 @@ What must NOT change: the arrays are walked back and must give the matrix, alway
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -32,6 +35,7 @@ from hwcompile.compiler.ir.weight_logic import (
     WeightLogicError,
     expand,
 )
+from hwcompile.passes.cut_trees import Pace, cut_to_pace
 from hwcompile.passes.share_terms import share_terms
 
 
@@ -42,13 +46,15 @@ def lower_weights(
     share: bool = False,
     planes: int = 1,
     magnitude_bits: int = 0,
+    pace: Pace | None = None,
 ) -> WeightBlock:
     """The block of ``y = W x``: weight ``[N, M]`` (rows inputs), at most ``phases`` phases.
 
     The block's ``phases`` is the number needed: ``ceil(M / ceil(M / phases))``. ``share``: share
     full adders across outputs and digits (P = 1 only). ``planes``: p, bits of every input a cycle.
     ``magnitude_bits`` (P > 1): a place for every weight of so many bits and a sign, used or not:
-    the arrays but signs and masks are then the same for all matrices of a shape.
+    the arrays but signs and masks are then the same for all matrices of a shape. ``pace``:
+    how fast the block should be; rows of registers go through its trees where it would not be.
     Raises UsageError for an empty matrix, no phase, ``x_bits < 2``, ``planes`` not in
     ``1 .. x_bits``, or places for less than the weights.
     """
@@ -63,7 +69,8 @@ def lower_weights(
     if magnitude_bits and (phases == 1 or (np.abs(weight) >> magnitude_bits).any()):
         raise UsageError("Places for all weights need two phases and room for the greatest.")
     leaves = _flat(weight, share) if phases == 1 else _folded(weight, trees, phases, magnitude_bits)
-    block = _assemble(weight.shape, x_bits, phases, planes, _replicated(leaves, planes))
+    leaves = _replicated(leaves, planes)
+    block = cut_to_pace(partial(_assemble, weight.shape, x_bits, phases, planes, leaves), pace)
     expansion = expand(block)
     if not np.array_equal(expansion.weight, weight):
         raise WeightLogicError("A weight block does not compute its matrix.")
@@ -242,9 +249,17 @@ def _replicated(leaves: _Leaves, planes: int) -> _Leaves:
 
 
 def _assemble(
-    shape: tuple[int, ...], x_bits: int, phases: int, planes: int, leaves: _Leaves
+    shape: tuple[int, ...],
+    x_bits: int,
+    phases: int,
+    planes: int,
+    leaves: _Leaves,
+    join: int,
 ) -> WeightBlock:
-    """Number the feedback bits, compress the columns, and put the block together."""
+    """Number the feedback bits, compress the columns, and put the block together.
+
+    ``join``: levels of compressors before the feedback enters.
+    """
     block = WeightBlock(
         inputs=shape[0],
         outputs=shape[1],
@@ -280,11 +295,13 @@ def _assemble(
     for g, columns in enumerate(leaves.columns):
         queue = [renumber(c) for c in columns[: widths[g]]]
         queue += [np.zeros(0, np.int64)] * (int(widths[g]) - len(queue))
-        for k in range(int(feedback[g])):
-            queue[k] = np.append(queue[k], start[g] + k)
         queues.append(queue)
     first = shared[-1].end if shared else int(start[-1])
-    stages = [*shared, *compress(queues, first)]
+    stages = [*shared, *compress(queues, first, join)]
+    for g, queue in enumerate(queues):
+        for k in range(int(feedback[g])):
+            queue[k] = np.append(queue[k], start[g] + k)
+    stages += compress(queues, stages[-1].end if stages else first)
     upper = [q[0] if len(q) else -1 for queue in queues for q in queue]
     return replace(block, stages=tuple(stages), upper_bits=np.array(upper, np.int64))
 
@@ -292,14 +309,18 @@ def _assemble(
 _ARITY: dict[GateKind, int] = {"full_adder": 3, "half_adder": 2, "xor": 2}
 
 
-def compress(queues: list[list[IntArray]], first: int) -> list[Stage]:
+def compress(queues: list[list[IntArray]], first: int, levels: int | None = None) -> list[Stage]:
     """Compress trees level by level, in place, until each column holds one bit.
 
     ``queues[g][k]``: bits of column k of tree g, oldest first. ``first``: the next free bit number.
+    ``levels``: stop after so many.
     """
     stages: list[Stage] = []
     settled = [0] * len(queues)
-    while any(s < len(q) for s, q in zip(settled, queues, strict=True)):
+    left = itertools.count() if levels is None else range(levels)
+    for _ in left:
+        if all(s == len(q) for s, q in zip(settled, queues, strict=True)):
+            break
         gates: dict[GateKind, list[_Part]] = {kind: [] for kind in _ARITY}
         for g, queue in enumerate(queues):
             while settled[g] < len(queue) and len(queue[settled[g]]) <= 1:

@@ -28,15 +28,16 @@ def simulate_block(
     planes = [_words(plane) for plane in offset_planes(x, block.x_bits, block.planes)]
     gates = GateSimulator(netlist, library, rows)
     columns: list[IntArray] = []
-    for phase in range(block.phases):
+    steps = [(phase, cycle) for phase in range(block.phases) for cycle in range(block.cycles)]
+    for number, (phase, cycle) in enumerate(steps * (1 + block.cuts), 1 - block.cuts):
         if block.phases > 1:
             gates.set("phase", [phase] * rows)
-        for index, plane in enumerate(planes):
-            gates.set("first", [int(index == 0)] * rows)
-            gates.set("x", plane)
-            watch(gates)
-            gates.clock()
-        columns.append(_accumulators(gates.get("acc"), block))
+        gates.set("first", [int(cycle == 0)] * rows)
+        gates.set("x", planes[cycle])
+        watch(gates)
+        gates.clock()
+        if number > 0 and number % block.cycles == 0:
+            columns.append(_accumulators(gates.get("acc"), block))
     return np.concatenate(columns, axis=1)[:, : block.outputs]
 
 

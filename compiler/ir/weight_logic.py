@@ -17,12 +17,15 @@ leaves) is left out of the logic: ``W x = acc + correction[column]``.
 
 Bits are numbered: first the leaves, then the feedback bits ``upper >> p`` of each tree, then the
 outputs of the stages in order. A stage is a vector of equal gates that read lower numbers only.
+
+A *cut* is a row of registers through all trees, between the leaves and what the feedback enters:
+what a cycle's planes add up to arrives that much later, and ``first`` with it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +38,12 @@ BoolArray = NDArray[np.bool_]
 WORD_BITS = 64
 """Longest vector of gates: one machine word, which simulators handle fastest."""
 
-GateKind = Literal["full_adder", "half_adder", "xor", "inverter"]
+GateKind = Literal["full_adder", "half_adder", "xor", "inverter", "register"]
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """``n`` gates of one kind. ``inputs``: bit numbers ``[arity, n]`` (3, 2, 2 and 1).
+    """``n`` gates of one kind. ``inputs``: bit numbers ``[arity, n]`` (3, 2, 2, 1 and 1).
 
     Results are bits ``first .. first + n - 1``; an adder's carries are the n bits after its sums.
     """
@@ -73,6 +76,7 @@ class WeightBlock:
     ``zero_digits``: places of a digit (tree, input, power of two) that hold zero in every phase and
     so cost nothing.
     ``correction[M]``: what :func:`expand` finds missing to W x.
+    ``cuts``: registers on every way from a leaf to an accumulator, none on that of the feedback.
     """
 
     inputs: int
@@ -92,6 +96,7 @@ class WeightBlock:
     upper_start: IntArray
     zero_digits: int
     correction: IntArray
+    cuts: int = 0
 
     @property
     def trees(self) -> int:
@@ -125,6 +130,11 @@ class WeightBlock:
         return len(self.leaf_tap) + np.concatenate([[0], np.cumsum(widths)])
 
     @property
+    def feeds_back(self) -> bool:
+        """Whether some accumulator returns to its tree, so that ``first`` matters."""
+        return int(self.feedback_start[-1]) > len(self.leaf_tap)
+
+    @property
     def acc_bits(self) -> int:
         """Width of one accumulator."""
         return max(1, int(self.upper_widths.max(initial=0)) + self.lower_bits)
@@ -134,6 +144,7 @@ class WeightBlock:
 class BlockCounts:
     """What a block is made of.
 
+    ``flip_flops``: those of the accumulators and of the cuts, ``first`` included.
     ``leaves``: bits that enter the trees from inputs, each use counted; ``literals``: distinct
     ones. ``functions``: phase functions that are not constant. ``taps``: places (tree, input) with
     a weight that is not zero in some phase; ``idle_taps``: those without, which cost nothing.
@@ -177,7 +188,7 @@ class WeightLogicError(HwcompileError):
 
 def counts(block: WeightBlock) -> BlockCounts:
     """Cells and leaves of a block."""
-    size = dict.fromkeys(("full_adder", "half_adder", "xor", "inverter"), 0)
+    size = dict.fromkeys(get_args(GateKind), 0)
     upper = block.upper_bits
     leaf_uses = int(((upper >= 0) & (upper < len(block.leaf_tap))).sum())
     for stage in block.stages:
@@ -192,7 +203,9 @@ def counts(block: WeightBlock) -> BlockCounts:
         half_adders=size["half_adder"],
         xors=size["xor"],
         inverters=size["inverter"],
-        flip_flops=int((widths + block.lower_bits * (widths > 0)).sum()),
+        flip_flops=int((widths + block.lower_bits * (widths > 0)).sum())
+        + size["register"]
+        + block.cuts * block.feeds_back,
         leaves=leaf_uses,
         literals=len(block.leaf_tap),
         sign_gates=int(sign_varies.sum()),
@@ -241,14 +254,21 @@ def _run_phase(block: WeightBlock, planes: BoolArray, phase: int) -> IntArray:
     shifted_in = _feedback_source(block)
     acc = np.zeros((rows, block.trees), np.int64)
     upper = np.zeros((len(block.upper_bits), rows), bool)
-    for c, plane in enumerate(planes):
+    registers = [stage for stage in block.stages if stage.kind == "register"]
+    held = [np.zeros((stage.size, rows), bool) for stage in registers]
+    idle = np.zeros((block.cuts, *planes.shape[1:]), bool)
+    for c, plane in enumerate(np.concatenate([planes, idle]), -block.cuts):
         taps = plane[tap_bit] ^ block.tap_sign[:, phase, None]
         bits[:leaves] = (taps[block.leaf_tap] & block.leaf_mask[:, phase, None]) ^ block.inverted
         bits[leaves : block.feedback_start[-1]] = upper[shifted_in] & (c > 0)
+        for stage, now in zip(registers, held, strict=True):
+            bits[stage.first : stage.end] = now
         for stage in block.stages:
-            _run_stage(bits, stage)
+            if stage.kind != "register":
+                _run_stage(bits, stage)
+        held = [bits[stage.inputs[0]] for stage in registers]
         upper = bits[block.upper_bits] & (block.upper_bits >= 0)[:, None]
-        for g in np.flatnonzero(block.upper_widths):
+        for g in np.flatnonzero(block.upper_widths) if c >= 0 else ():
             word = upper[start[g] : start[g + 1]]
             word = word if c == len(planes) - 1 else word[:p]
             acc[:, g] += (1 << np.arange(p * c, p * c + len(word))) @ word.astype(np.int64)
@@ -285,8 +305,10 @@ def expand(block: WeightBlock) -> Expansion:
     where its coefficient is a multiple of the tree's modulus. An inverter is 1 - input. What is
     left is a constant and the coefficients of leaves and feedback bits. Raises WeightLogicError
     when the walk does not close, when a tree can exceed its width, when the feedback is not
-    ``upper >> p``, or when the planes of a cycle do not all have the same matrix.
+    ``upper >> p``, when the planes of a cycle do not all have the same matrix, or when bits of
+    different cycles would meet.
     """
+    _check_cuts(block)
     terms, constant = plane_form(block)
     on, off = _leaf_sums(block, terms)
     least = np.minimum(on, off).sum((0, 1)).min(1) + constant
@@ -301,6 +323,24 @@ def expand(block: WeightBlock) -> Expansion:
     lost = (off.sum((0, 1)) + constant[:, None]).T.ravel()[: block.outputs] * block.ones
     half = 1 << (block.x_bits - 1)
     return Expansion(by_column, -(by_column.sum(0) * half + lost))
+
+
+def _check_cuts(block: WeightBlock) -> None:
+    """All bits that meet must be of one cycle; a feedback bit is of the cycle of its accumulator.
+
+    Raises WeightLogicError.
+    """
+    leaves, start = len(block.leaf_tap), int(block.feedback_start[-1])
+    late = np.zeros(block.stages[-1].end if block.stages else start, np.int64)
+    late[leaves:start] = block.cuts
+    for stage in block.stages:
+        own = late[stage.inputs]
+        if (own != own[0]).any():
+            raise WeightLogicError("A gate of a weight block reads bits of different cycles.")
+        repeat = (stage.end - stage.first) // stage.size
+        late[stage.first : stage.end] = np.tile(own[0] + (stage.kind == "register"), repeat)
+    if (late[block.upper_bits[block.upper_bits >= 0]] != block.cuts).any():
+        raise WeightLogicError("An accumulator of a weight block takes bits of another cycle.")
 
 
 def plane_form(block: WeightBlock) -> tuple[IntArray, IntArray]:
@@ -356,7 +396,7 @@ def _stage_back(stage: Stage, terms: IntArray, widths: IntArray, trees: int) -> 
     sum_key, value = key[~is_carry], terms[2, ~is_carry]
     if stage.kind == "inverter":
         value = -value
-    else:
+    elif stage.kind != "register":
         _check_carries(sum_key, value, key[is_carry], terms[2, is_carry], widths, trees)
     arity = len(stage.inputs)
     bits = stage.inputs[:, sum_key // trees].ravel()

@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -458,23 +458,17 @@ class _Builder:
         if (times > 1).any() or (unique == 0).any():
             net = int(unique[np.argmax((times > 1) | (unique == 0))])
             raise UnreadableCircuit(f"module {self.name}: bit {net} has more than one driver")
-        order = topological_order(start, operands, out, carry, self.nets)
-        if len(order) != len(kind):
-            raise UnreadableCircuit(f"module {self.name} has a loop of gates")
-        lengths = arity[order]
-        new_start = np.concatenate([[0], np.cumsum(lengths)])
-        source = np.repeat(start[order] - new_start[:-1], lengths) + np.arange(new_start[-1])
-        return Circuit(
+        circuit = Circuit(
             self.name,
             self.nets,
             inputs,
             outputs,
-            kind[order],
-            new_start,
-            operands[source],
-            out[order],
-            carry[order],
-            table[order],
+            kind,
+            start,
+            operands,
+            out,
+            carry,
+            table,
             np.concatenate(self.tables) if self.tables else np.zeros(0, np.int8),
             registers[0],
             registers[1],
@@ -483,6 +477,31 @@ class _Builder:
             self.closed,
             self.names,
         )
+        return in_order(circuit)
+
+
+def in_order(circuit: Circuit) -> Circuit:
+    """The circuit with each operation after those whose results it reads.
+
+    Raises:
+        UnreadableCircuit: there is a loop of gates.
+    """
+    start = circuit.start
+    order = topological_order(start, circuit.operands, circuit.out, circuit.carry, circuit.nets)
+    if len(order) != len(circuit.kind):
+        raise UnreadableCircuit(f"module {circuit.name} has a loop of gates")
+    lengths = np.diff(start)[order]
+    new_start = np.concatenate([[0], np.cumsum(lengths)])
+    source = np.repeat(start[order] - new_start[:-1], lengths) + np.arange(new_start[-1])
+    return replace(
+        circuit,
+        kind=circuit.kind[order],
+        start=new_start,
+        operands=circuit.operands[source],
+        out=circuit.out[order],
+        carry=circuit.carry[order],
+        table=circuit.table[order],
+    )
 
 
 class _Ports:

@@ -70,6 +70,37 @@ def topological_order(
 
 
 @compiled
+def cycles_late(
+    start: IntArray,
+    operands: IntArray,
+    out: IntArray,
+    carry: IntArray,
+    delay: IntArray,
+    late: IntArray,
+) -> int:
+    """How many cycles ago the inputs were that each net depends on; -1 where on none.
+
+    ``delay``: of each operation. ``late[net]``: on entry that of nets without driver, afterwards of
+    all. Returns the first operation whose operands are of different cycles, -1 where there is none.
+    """
+    for n in range(len(out)):
+        own = -1
+        for at in range(start[n], start[n + 1]):
+            found = late[operands[at] >> 1]
+            if found < 0:
+                continue
+            if own >= 0 and found != own:
+                return n
+            own = found
+        if own >= 0:
+            own += delay[n]
+        late[out[n]] = own
+        if carry[n] >= 0:
+            late[carry[n]] = own
+    return -1
+
+
+@compiled
 def specialise(
     kind: IntArray,
     start: IntArray,

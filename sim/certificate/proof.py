@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 
 from hwcompile.compiler.errors import MismatchError
 from hwcompile.sim.certificate.circuit import Circuit, read_circuit
-from hwcompile.sim.certificate.kernels import (
-    FINE,
-    LOST_CARRY,
-)
+from hwcompile.sim.certificate.cuts import without_cuts
+from hwcompile.sim.certificate.kernels import FINE, LOST_CARRY
 
 IntArray = NDArray[np.int64]
 
@@ -38,12 +36,14 @@ class BlockShape:
     """How a block is driven.
 
     ``x_bits`` of each input in offset binary, ``planes`` bits of every input a cycle, lowest first;
-    ``phases``: output columns that share an output tree.
+    ``phases``: output columns that share an output tree; ``cuts``: cycles from an input to the
+    accumulator beside the one that an accumulator takes.
     """
 
     x_bits: int
     phases: int = 1
     planes: int = 1
+    cuts: int = 0
 
     @property
     def cycles(self) -> int:
@@ -97,6 +97,8 @@ class _Proof:
         self.inputs, self.outputs = weight.shape
         self.trees = -(-self.outputs // shape.phases)
         self._check_ports()
+        if shape.cuts:
+            self.circuit = circuit = without_cuts(circuit, shape.cuts)
         self.value = np.empty(circuit.nets, np.int64)
         self.maker = np.empty(circuit.nets, np.int64)
         self.register = np.full(circuit.nets, -1, np.int64)
@@ -110,7 +112,7 @@ class _Proof:
     def _check_ports(self) -> None:
         inputs, outputs, shape = self.circuit.inputs, self.circuit.outputs, self.shape
         wanted = {"clk": 1, "first": 1, "x": self.inputs * shape.planes}
-        if "en" in inputs:  # without it, every cycle is accumulated
+        if "en" in inputs and not shape.cuts:  # without it, every cycle is accumulated
             wanted["en"] = 1
         if shape.phases > 1:
             wanted["phase"] = (shape.phases - 1).bit_length()

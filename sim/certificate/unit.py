@@ -61,7 +61,8 @@ class Product:
     @property
     def limit(self) -> int:
         """Cycles that are enough for it."""
-        return 64 + self.inputs + self.shape.phases * (self.shape.cycles + self.trees)
+        shape = self.shape
+        return 64 + self.inputs + shape.cuts + shape.phases * (shape.cycles + self.trees)
 
 
 def prove_unit(
@@ -180,7 +181,9 @@ class _Run:
         if set(box) - {"clk", "first", "phase", "x", "acc"}:
             raise NotUnderstood(f"ports {sorted(box)}")
         began, sums, done = self.cycle, 0, 0
-        steps: deque[Mapping[str, IntArray]] = deque(maxlen=product.shape.cycles)
+        steps: deque[Mapping[str, IntArray]] = deque(
+            maxlen=product.shape.cycles + product.shape.cuts
+        )
         complete: dict[int, int] = {}
         follows = self._next_of(_SUM_VALID)
         while not done:
@@ -203,10 +206,14 @@ class _Run:
     def _phase_of(
         self, product: Product, steps: Sequence[Mapping[str, IntArray]], began: int
     ) -> int | None:
-        """The phase whose last cycle was the one before, all planes given; None if none was."""
+        """The phase that is added up by now, all planes given; None if none is.
+
+        Its last cycle was the one before, and one earlier for each row of registers.
+        """
         shape = product.shape
-        if len(steps) < shape.cycles:
+        if len(steps) < shape.cycles + shape.cuts:
             return None
+        steps = list(steps)[: shape.cycles]
         firsts = [int(step["first"][0]) for step in steps]
         if shape.cycles > 1 and firsts != [1] + [0] * (shape.cycles - 1):
             return None
