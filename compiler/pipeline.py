@@ -24,7 +24,7 @@ from hwcompile.compiler.estimate.scenario import DEFAULT, load_scenario
 from hwcompile.compiler.estimate.targets import Target, load_target
 from hwcompile.compiler.execute import read_npz
 from hwcompile.compiler.frontend import load_models, stays_in_files
-from hwcompile.compiler.hardware import Hardware, build_hardware, goal_of
+from hwcompile.compiler.hardware import Hardware, build_hardware, goal_of, pace_for
 from hwcompile.compiler.importing import PassLog, PassRecord, import_model
 from hwcompile.compiler.ir import serialise
 from hwcompile.compiler.ir.graph import Graph, Linear
@@ -33,6 +33,7 @@ from hwcompile.compiler.ir.verify import verify_program
 from hwcompile.compiler.names import Ident, label
 from hwcompile.compiler.options import Options, flag, recorded
 from hwcompile.compiler.stages import Listener, Stage, cut, run_stages
+from hwcompile.hdl.matrix_block import PhaseDecode
 from hwcompile.hdl.top import TOP_NAME
 from hwcompile.passes import (
     calibrate,
@@ -98,21 +99,23 @@ def _generate(options: Options, program: Program) -> tuple[Any, ...]:
 def hardware_of(options: Options, program: Program) -> Hardware:
     """The chip of a program, as the options want it: those of ``SHAPING``."""
     goal = goal_of(program, options.target, options.min_tokens_per_s, options.max_area_mm2)
+    decode: PhaseDecode = options.phase_decode  # type: ignore[assignment]
     return build_hardware(
         program,
         options.style,  # type: ignore[arg-type]
         options.logits_port,
         options.cache_port,
-        options.phase_decode,  # type: ignore[arg-type]
+        decode,
         goal,
         options.respin,
         SolverOptions(options.optimise, options.objective),  # type: ignore[arg-type]
+        pace_for(options.target, options.clock_period_ns, decode, options.respin),
     )
 
 
 SHAPING = (
     *("style", "phase_decode", "logits_port", "cache_port", "respin", "optimise", "objective"),
-    *("min_tokens_per_s", "max_area_mm2", "target"),
+    *("min_tokens_per_s", "max_area_mm2", "target", "clock_period_ns"),
 )
 """Options that :func:`hardware_of` reads."""
 
