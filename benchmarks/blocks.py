@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hwcompile.compiler.estimate.cells import CellLibrary
 from hwcompile.compiler.estimate.netlist import Netlist, flatten, read_netlist
+from hwcompile.compiler.estimate.netlist_statistics import netlist_statistics, sink_counts
 from hwcompile.compiler.estimate.synthesis import synthesise
 from hwcompile.compiler.estimate.targets import Target
 from hwcompile.compiler.estimate.timing import analyse_timing
@@ -39,9 +39,11 @@ KIND_NAMES = {"g8": "int8", "g4": "int4", "t60": "ternary"}
 
 @dataclass(frozen=True, slots=True)
 class BlockMeasure:
-    """One mapped block. ``area_um2``: its cells; ``buffer_area_um2``: estimated trees of wide nets.
+    """One mapped block. ``area_um2``: its cells but those of ``buffer_area_um2``: the buffer trees
+    of wide nets, in the netlist, and the clock's, estimated.
 
-    ``critical_ns``: own timing, buffers in. ``energy_pj``: of one product W x, zero-delay toggles.
+    ``critical_ns``: own timing, buffers in. ``pins``, ``nets``, ``fan_out``, ``fan_out_mean``: of
+    the flat netlist, trees in. ``energy_pj``: of one product W x, zero-delay toggles.
     ``exact``: whether the netlist gave W x on every row tried.
     """
 
@@ -53,6 +55,7 @@ class BlockMeasure:
     nets: int
     pins: int
     fan_out: int
+    fan_out_mean: float
     energy_pj: float
     exact: bool
     seconds: float
@@ -126,19 +129,21 @@ def measure_verilog(
     exact = run(netlist, activity)
     joules = (activity.femtofarads / rows) * INTERNAL_FACTOR
     joules += clocks * 2 * timing.clock_capacitance_ff
-    sinks = [len(g.pins) for g in netlist.gates]
+    found = netlist_statistics(netlist, target.library)
+    clock = sum(
+        result.instances[name] * module.clock_buffer_area_um2
+        for name, module in report.modules.items()
+    )
     return BlockMeasure(
-        area_um2=result.area_um2,
+        area_um2=result.area_um2 - result.tree_area_um2,
         by_kind=result.area_by_kind,
-        buffer_area_um2=sum(
-            result.instances[name] * module.buffer_area_um2
-            for name, module in report.modules.items()
-        ),
+        buffer_area_um2=result.tree_area_um2 + clock,
         critical_ns=report.critical_ns,
-        cells=len(netlist.gates),
-        nets=netlist.net_count,
-        pins=sum(sinks),
-        fan_out=int(_sinks(netlist, target.library).max(initial=0)),
+        cells=found.cells,
+        nets=found.nets,
+        pins=found.pins,
+        fan_out=found.fan_out_max,
+        fan_out_mean=found.fan_out_mean,
         energy_pj=joules * 0.5 * SUPPLY_V**2 / 1000,
         exact=exact,
         seconds=time.process_time() - began,
@@ -149,7 +154,7 @@ def unit_area(
     block: WeightBlock, weight: IntArray, target: Target, cache: Path | None = None
 ) -> tuple[float, int]:
     """um2 of the linear unit around a block (input bank, plane and control registers, capture,
-    constants of each column, requantiser), and the cycles of a row in it.
+    constants of each column, requantiser; buffer trees apart), and the cycles of a row in it.
     """
     x = Value("x", 1, block.inputs, block.x_bits, -limit(block.x_bits), limit(block.x_bits), 1.0)
     y = Value("y", 1, block.outputs, 8, -127, 127, 1.0)
@@ -163,25 +168,13 @@ def unit_area(
         sources = [unit_verilog(unit, "unit", folder), folder / "block.v"]
         sources[1].write_text(matrix_block_verilog(block, "block"))
         result = synthesise(sources, "unit", target, black_boxes=["block"], cache=cache)
-    return result.area_um2, unit.cycles(0, reuse=False)
-
-
-def _sinks(netlist: Netlist, library: CellLibrary) -> IntArray:
-    """Input pins on each net, the clock left out."""
-    count = np.zeros(netlist.net_count, np.int64)
-    for gate in netlist.gates:
-        cell = library.cells[gate.cell]
-        for pin in cell.inputs:
-            if pin in gate.pins and not (cell.is_flip_flop and pin == cell.clock):
-                count[gate.pins[pin]] += 1
-    count[:2] = 0  # constants
-    return count
+    return result.area_um2 - result.tree_area_um2, unit.cycles(0, reuse=False)
 
 
 def _capacitance(netlist: Netlist, target: Target) -> FloatArray:
     """fF of each net: pins, and wire for each."""
     total: FloatArray = np.zeros(netlist.net_count)
-    total += _sinks(netlist, target.library) * target.value("wire_ff_per_sink")
+    total += sink_counts(netlist, target.library) * target.value("wire_ff_per_sink")
     for gate in netlist.gates:
         for pin, farads in target.library.cells[gate.cell].inputs.items():
             if pin in gate.pins:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from hwcompile.compiler.emit.manifest import tool_versions
 from hwcompile.compiler.emit.report import (
+    BlockArea,
     LayerZeros,
     ModuleArea,
     ModuleCheck,
@@ -23,9 +24,11 @@ from hwcompile.compiler.emit.report import (
     build_report,
 )
 from hwcompile.compiler.errors import BudgetError
+from hwcompile.compiler.estimate import area
 from hwcompile.compiler.estimate.area import AreaReport, area_report
 from hwcompile.compiler.estimate.estimate import Estimate
 from hwcompile.compiler.estimate.facts import DesignFacts, GroupArea, Memory
+from hwcompile.compiler.estimate.netlist_statistics import NO_CELLS
 from hwcompile.compiler.estimate.synthesis import SynthesisResult
 from hwcompile.compiler.estimate.targets import Target
 from hwcompile.compiler.estimate.timing import TimingReport
@@ -97,14 +100,13 @@ class Silicon:
     critical_module: str
     full_adder_um2: float | None
     areas: AreaReport
-    cells: Mapping[str, int]
     files: Mapping[str, str]
 
 
 def silicon(
     hardware: Hardware, synthesis: SynthesisResult, timing: TimingReport, target: Target
 ) -> Silicon:
-    """Areas, cells of every module, the critical path and the netlists of a mapped chip."""
+    """Areas, the critical path and the netlists of a mapped chip."""
     matrices = {m.module: m for m in hardware.matrices}
     areas = area_report(
         synthesis,
@@ -124,10 +126,6 @@ def silicon(
         critical_module=timing.slowest.name,
         full_adder_um2=target.library.cell(adder.cell).area_um2 if adder else None,
         areas=areas,
-        cells={
-            name: synthesis.instances[name] * sum(m.cells.values())
-            for name, m in synthesis.modules.items()
-        },
         files=files,
     )
 
@@ -306,7 +304,7 @@ def report(
     estimate: Estimate,
 ) -> dict[str, Any]:
     """The document of report.json."""
-    modelled = "estimated buffers of nets with many sinks are included in the areas"
+    modelled = "estimated buffers of the clock's tree are included in the areas"
     notes = (*passes, *prune_notes, *quantise_notes)
     inputs = ReportInputs(
         title=title,
@@ -316,10 +314,8 @@ def report(
         passes=tuple(PassNote(p.name, p.changed, "; ".join(p.lines)) for p in notes),
         quality=quality,
         verification=checks,
-        modules=tuple(
-            ModuleArea(m.name, group_of(m.name), silicon.cells[m.name], m.total_um2)
-            for m in silicon.areas.modules
-        ),
+        modules=tuple(map(module_area, silicon.areas.modules)),
+        blocks=block_areas(hardware, silicon.areas, options.phase_decode),
         ports=tuple(
             Port(p.name, p.direction, p.lane_bits, _layout(program, p)) for p in hardware.chip.ports
         ),
@@ -333,6 +329,55 @@ def report(
         tools=tool_versions(),
     )
     return build_report(inputs)
+
+
+def module_area(module: area.ModuleArea) -> ModuleArea:
+    """A module's line of the report."""
+    n, found = module.instances, module.statistics
+    return ModuleArea(
+        module=module.name,
+        group=group_of(module.name),
+        cells=n * found.cells,
+        cell_area_um2=module.total_um2,
+        tree_area_um2=n * module.tree_area_um2,
+        clock_tree_um2=n * module.clock_tree_um2,
+        nets=n * found.nets,
+        fan_out_max=found.fan_out_max,
+        fan_out_mean=found.fan_out_mean,
+        pins_per_cell=found.pins_per_cell,
+    )
+
+
+def block_areas(hardware: Hardware, areas: AreaReport, decode: str) -> tuple[BlockArea, ...]:
+    """The weight blocks, each with the modules that belong to it."""
+    blocks = []
+    for matrix, plan in zip(hardware.matrices, hardware.chip.matrices, strict=True):
+        name = matrix.module
+        parts = [m for m in areas.modules if m.name == name or m.name.startswith(f"{name}_")]
+        found = sum((m.statistics for m in parts for _ in range(m.instances)), NO_CELLS)
+        inputs, outputs = matrix.operation.weight.shape
+        total = sum(m.total_um2 for m in parts)
+        blocks.append(
+            BlockArea(
+                module=name,
+                layer=layer_of(matrix),
+                inputs=inputs,
+                outputs=outputs,
+                style=plan.style,
+                phases=matrix.phases,
+                planes=plan.planes,
+                decode="none" if matrix.phases == 1 else decode,  # type: ignore[arg-type]
+                cells=found.cells,
+                cell_area_um2=total,
+                tree_area_um2=sum(m.instances * m.tree_area_um2 for m in parts),
+                um2_per_weight=total / max(1, inputs * outputs),
+                nets=found.nets,
+                fan_out_max=found.fan_out_max,
+                fan_out_mean=found.fan_out_mean,
+                pins_per_cell=found.pins_per_cell,
+            )
+        )
+    return tuple(blocks)
 
 
 def layer_zeros(matrix: Matrix, full_adder_um2: float | None) -> LayerZeros:
@@ -366,6 +411,20 @@ def _layout(program: Program, port: Any) -> str:
     )
 
 
+def _wiring(blocks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """How hard the weight blocks are to wire, in a line."""
+    if blocks:
+        cells = sum(block["cells"] for block in blocks)
+        pins = sum(block["cells"] * block["pins_per_cell"] for block in blocks)
+        most = max(block["fan_out_max"] for block in blocks)
+        decode = sorted({block["decode"] for block in blocks} - {"none"})
+        decoded = f", phases decoded {decode[0]}" if decode else ""
+        yield (
+            f"weight blocks: {len(blocks)} of {cells} cells, {sum(b['nets'] for b in blocks)} nets "
+            f"of at most {most} sinks, {pins / max(cells, 1):.3g} pins a cell{decoded}"
+        )
+
+
 def summary(report: Mapping[str, Any]) -> tuple[str, ...]:
     """The lines a user reads in the terminal."""
     estimate = report["estimate"]
@@ -385,6 +444,7 @@ def summary(report: Mapping[str, Any]) -> tuple[str, ...]:
         )
     lines += [
         "verified: " + ", ".join(f"{n} modules {status}" for status, n in counts.items()),
+        *_wiring(report["blocks"]),
         f"cells: {cells:.4g} mm2 in {facts['library']}, die {numbers['area.die_mm2']:.4g} mm2",
         f"speed: {numbers['performance.chip_rate']:.4g} {facts['item']}s/s "
         f"at {numbers['performance.clock_hz'] / 1e6:.4g} MHz",

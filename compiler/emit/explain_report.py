@@ -57,6 +57,7 @@ _ORIGINS: Mapping[str, tuple[str, str]] = {
               "adders of a place with one", ""),
     "quality": ("measured on the calibration samples, integer program against float model", ""),
     "modules": ("synthesis of the module, all its instances together", ""),
+    "blocks": ("synthesis of the modules of a weight block", ""),
     "ports": ("width of a port of the chip", ""),
     "options": ("an option in use", ""),
     "tools": ("version of a tool", ""),

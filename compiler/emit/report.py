@@ -69,12 +69,48 @@ class ModuleCheck:
 
 @dataclass(frozen=True, slots=True)
 class ModuleArea:
-    """Synthesis of one module, all its instances together."""
+    """Synthesis of one module, all its instances together.
+
+    ``tree_area_um2``, ``clock_tree_um2``: parts of ``cell_area_um2``, the buffers that bound the
+    fan-out and those that the clock will need (estimated, not in ``cells``). The rest is of its
+    nets without clock and constants.
+    """
 
     module: str
     group: str
     cells: int
     cell_area_um2: float
+    tree_area_um2: float
+    clock_tree_um2: float
+    nets: int
+    fan_out_max: int
+    fan_out_mean: float
+    pins_per_cell: float
+
+
+@dataclass(frozen=True, slots=True)
+class BlockArea:
+    """One weight block: what it is, and what its modules add up to (see :class:`ModuleArea`).
+
+    ``decode``: where its phases are decoded; ``none`` where there is one phase.
+    """
+
+    module: str
+    layer: str
+    inputs: int
+    outputs: int
+    style: str
+    phases: int
+    planes: int
+    decode: Literal["none", "local", "shared"]
+    cells: int
+    cell_area_um2: float
+    tree_area_um2: float
+    um2_per_weight: float
+    nets: int
+    fan_out_max: int
+    fan_out_mean: float
+    pins_per_cell: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +138,7 @@ class ReportInputs:
     quality: tuple[QualityLine, ...] | None = None
     verification: tuple[ModuleCheck, ...] | None = None
     modules: tuple[ModuleArea, ...] | None = None
+    blocks: tuple[BlockArea, ...] | None = None
     ports: tuple[Port, ...] | None = None
     assumptions: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
@@ -122,6 +159,7 @@ def build_report(inputs: ReportInputs) -> dict[str, Any]:
         "quality": _rows(inputs.quality),
         "verification": _rows(inputs.verification),
         "modules": _rows(inputs.modules),
+        "blocks": _rows(inputs.blocks),
         "ports": _rows(inputs.ports),
         "assumptions": list(inputs.assumptions),
         "limits": list(inputs.limits),

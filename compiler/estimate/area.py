@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hwcompile.compiler.estimate.memory_macro import macro_area_um2, memory_macro
+from hwcompile.compiler.estimate.netlist_statistics import NetlistStatistics
 from hwcompile.compiler.estimate.synthesis import SynthesisResult
 from hwcompile.compiler.estimate.targets import Target
 from hwcompile.compiler.estimate.timing import TimingReport
@@ -17,21 +18,24 @@ OTHER = "other"
 
 @dataclass(frozen=True, slots=True)
 class ModuleArea:
-    """One module, without its children: ``area_um2`` of its cells and ``buffer_area_um2`` of the
-    fan-out buffers it will need, each for one instance."""
+    """One module, without its children, one instance: ``area_um2`` of its cells;
+    ``tree_area_um2``: the part of it that bounds the fan-out; ``clock_tree_um2``: buffers that the
+    clock will need, estimated and not in the netlist."""
 
     name: str
     layer: str
     instances: int
     area_um2: float
-    buffer_area_um2: float
+    tree_area_um2: float
+    clock_tree_um2: float
     by_kind: Mapping[str, float]
+    statistics: NetlistStatistics
     weights: int
 
     @property
     def total_um2(self) -> float:
-        """Cells and buffers of all instances."""
-        return self.instances * (self.area_um2 + self.buffer_area_um2)
+        """Cells of all instances, those of the clock tree too."""
+        return self.instances * (self.area_um2 + self.clock_tree_um2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,10 @@ class MemoryArea:
 
 @dataclass(frozen=True, slots=True)
 class AreaReport:
-    """Areas in um2. ``cell_area_um2`` holds cells and fan-out buffers; ``core_area_um2`` adds the
-    memories and the room that routing needs (cells divided by ``utilisation``)."""
+    """Areas in um2. ``cell_area_um2`` holds all cells: ``tree_area_um2`` is the part of them that
+    bounds the fan-out, ``clock_tree_um2`` the estimated part that is not in the netlist.
+    ``core_area_um2`` adds the memories and the room that routing needs (cells divided by
+    ``utilisation``)."""
 
     target: str
     library: str
@@ -74,7 +80,8 @@ class AreaReport:
     layers: tuple[LayerArea, ...]
     memories: tuple[MemoryArea, ...]
     cell_area_um2: float
-    buffer_area_um2: float
+    tree_area_um2: float
+    clock_tree_um2: float
     memory_area_um2: float
     core_area_um2: float
     core_low_um2: float
@@ -125,8 +132,10 @@ def area_report(
             layer_of.get(name, OTHER),
             synthesis.instances[name],
             module.area_um2,
-            timing.modules[name].buffer_area_um2,
+            module.tree_area_um2,
+            timing.modules[name].clock_buffer_area_um2,
             dict(module.area_by_kind),
+            timing.modules[name].statistics,
             weight_of.get(name, 0),
         )
         for name, module in synthesis.modules.items()
@@ -143,7 +152,8 @@ def area_report(
         layers=_layers(modules),
         memories=macros,
         cell_area_um2=cells,
-        buffer_area_um2=sum(module.instances * module.buffer_area_um2 for module in modules),
+        tree_area_um2=synthesis.tree_area_um2,
+        clock_tree_um2=sum(module.instances * module.clock_tree_um2 for module in modules),
         memory_area_um2=sum(macro.area_um2 for macro in macros),
         core_area_um2=cells / room.value + sum(macro.area_um2 for macro in macros),
         core_low_um2=cells / room.high + sum(macro.low_um2 for macro in macros),

@@ -31,26 +31,24 @@ from hwcompile.compiler.tools import run_tool
 
 _CACHE_LIMIT_BYTES = 1 << 30
 
-_CHILD = """\
-from pyosys import libyosys as ys
-design = ys.Design()
-for line in open("synthesis.ys"):
-    ys.run_pass(line.strip(), design)
-"""
-
 
 # --- results -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleSynthesis:
-    """One mapped module; all counts and areas are its own, without its children."""
+    """One mapped module; all counts and areas are its own, without its children.
+
+    ``tree_cells``: those of ``cells`` that bound the fan-out, ``tree_area_um2`` their area.
+    """
 
     name: str
     cells: Mapping[str, int]
     children: Mapping[str, int]
     area_um2: float
     area_by_kind: Mapping[str, float]
+    tree_cells: Mapping[str, int]
+    tree_area_um2: float
     folder: Path = field(repr=False)
     cached: bool
 
@@ -81,6 +79,12 @@ class SynthesisResult:
     def area_um2(self) -> float:
         """Cell area of the whole hierarchy; black boxes are not in it."""
         return sum(self.instances[name] * module.area_um2 for name, module in self.modules.items())
+
+    @property
+    def tree_area_um2(self) -> float:
+        """Part of ``area_um2``: the cells that bound the fan-out."""
+        modules = self.modules.items()
+        return sum(self.instances[name] * module.tree_area_um2 for name, module in modules)
 
     @property
     def cells(self) -> Mapping[str, int]:
@@ -139,7 +143,7 @@ def _map(job: Job, root: Path, limits: _Limits) -> tuple[Path, bool]:
         for name, text in job.files.items():
             (work / name).write_text(text, encoding="utf-8")
         run_tool(
-            [sys.executable, "-c", _CHILD],
+            [sys.executable, "-B", "child.py"],
             name=f"synthesis of {job.name}",
             cwd=work,
             timeout_s=limits.timeout_s,
@@ -151,7 +155,7 @@ def _map(job: Job, root: Path, limits: _Limits) -> tuple[Path, bool]:
         )
         plain = (work / "netlist.json").read_bytes()
         (work / "netlist.json.gz").write_bytes(gzip.compress(plain, 1, mtime=0))
-        for name in (*job.files, "netlist.json"):
+        for name in (*job.files, "mapped.json", "netlist.json"):
             (work / name).unlink()
         # Another process may have been faster; its result is the same.
         with suppress(OSError):
@@ -172,6 +176,7 @@ def _read_result(name: str, folder: Path, cached: bool, library: CellLibrary) ->
     try:
         content = json.loads((folder / "counts.json").read_text("utf-8"))
         counts: Mapping[str, Any] = content["modules"][f"\\{name}"]["num_cells_by_type"]
+        trees: dict[str, int] = json.loads((folder / "added.json").read_text("utf-8"))
     except (OSError, ValueError, KeyError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise ToolError(f"synthesis of {name}: no counts in its result ({error!r})") from None
@@ -186,7 +191,17 @@ def _read_result(name: str, folder: Path, cached: bool, library: CellLibrary) ->
         cells[kind] = int(count)
         line = cell_kind(cell, library)
         kinds[line] = kinds.get(line, 0.0) + int(count) * cell.area_um2
-    return ModuleSynthesis(name, cells, children, sum(kinds.values()), kinds, folder, cached)
+    return ModuleSynthesis(
+        name=name,
+        cells=cells,
+        children=children,
+        area_um2=sum(kinds.values()),
+        area_by_kind=kinds,
+        tree_cells=trees,
+        tree_area_um2=sum(n * library.cells[cell].area_um2 for cell, n in trees.items()),
+        folder=folder,
+        cached=cached,
+    )
 
 
 # --- the whole ----------------------------------------------------------------------------------
@@ -226,7 +241,7 @@ def synthesise(
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         tasks = {
             pool.submit(
-                _map, make_job(name, modules, library, liberty, name in quick), root, limits
+                _map, make_job(name, modules, target, liberty, name in quick), root, limits
             ): name
             for name in largest_first
         }

@@ -4,21 +4,24 @@ Adders are mapped on purpose: the ``hw_full_adders`` of weight blocks and the wo
 become full-adder cells of the library. One whose sum or carry nobody reads, or with a constant
 input, becomes gates, which are smaller; so do the carry-save adders of multipliers, which gates
 merge with their recoding. Word adders ripple; in a fast module they have a parallel-prefix carry
-in gates.
+in gates. Afterwards no net but the clock has more sinks than one buffer drives: ``buffer_trees``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from hwcompile.compiler.errors import UsageError
-from hwcompile.compiler.estimate.cells import CellLibrary
+from hwcompile.compiler.estimate.cells import Cell, CellLibrary
 from hwcompile.compiler.estimate.memory_macro import memory_macro
+from hwcompile.compiler.estimate.targets import Target
 from hwcompile.compiler.tools import pyosys_version
 
 PRIMITIVES = ("hw_full_adders", "hw_half_adders", "hw_buffers")
@@ -29,6 +32,7 @@ _MODULE = re.compile(r"\bmodule\s+([A-Za-z_][A-Za-z0-9_]*)\b.*?\bendmodule\b", r
 _HEADER = re.compile(r"module\s+\w+\s*(\(.*?\))\s*;", re.DOTALL)
 _FUNCTION = re.compile(r"\bfunction\b.*?\bendfunction\b", re.DOTALL)
 _PORT = re.compile(r"\b(?:input|output|inout)\b[^;]*;")
+_CLOCK = re.compile(r"\bposedge\s+([A-Za-z_][A-Za-z0-9_]*)")
 _INSTANCE = re.compile(
     r"^[ \t]*([A-Za-z_][A-Za-z0-9_]*)\s+(?:#|\\\S+\s|[A-Za-z_][A-Za-z0-9_$]*\s*[(\[])", re.MULTILINE
 )
@@ -88,9 +92,37 @@ abc -liberty cells.lib -script "{abc}"
 setundef -zero
 {ties}opt_clean -purge
 check -mapped -assert
+write_json mapped.json
+"""
+
+_WRITE = """\
+read_json netlist.json
+check -mapped -assert
 tee -q -o counts.json stat -json
 write_verilog -noattr netlist.v
-write_json netlist.json
+"""
+
+_CHILD = """\
+import json
+from pathlib import Path
+
+from pyosys import libyosys as ys
+
+import buffer_trees
+
+
+def run(script):
+    design = ys.Design()
+    for line in Path(script).read_text().splitlines():
+        ys.run_pass(line, design)
+
+
+run("synthesis.ys")
+job = json.loads(Path("trees.json").read_text())
+rules = buffer_trees.TreeRules(**job["rules"])
+added = buffer_trees.rewrite(Path("mapped.json"), Path("netlist.json"), job["module"], rules)
+Path("added.json").write_text(json.dumps(added))
+run("write.ys")
 """
 
 
@@ -167,8 +199,10 @@ class Job:
 
 
 def make_job(
-    name: str, modules: Mapping[str, str], library: CellLibrary, liberty: str, fast: bool
+    name: str, modules: Mapping[str, str], target: Target, liberty: str, fast: bool
 ) -> Job:
+    """The job of one module; ``liberty`` describes the cells of ``target``."""
+    library = target.library
     text = modules[name]
     abc = _ABC_FAST if fast else _ABC_THOROUGH if len(text) < _LARGE_BYTES else _ABC_LIGHT
     ties = ""
@@ -192,8 +226,52 @@ def make_job(
             "mapping.v": _mapping(library),
             "cells.lib": liberty,
             "synthesis.ys": script,
+            "write.ys": _WRITE,
+            "trees.json": json.dumps({"module": name, "rules": _tree_rules(name, modules, target)}),
+            "buffer_trees.py": _source("buffer_trees.py"),
+            "child.py": _CHILD,
         },
     )
+
+
+def _tree_rules(name: str, modules: Mapping[str, str], target: Target) -> dict[str, Any]:
+    """Fields of ``buffer_trees.TreeRules``."""
+    library = target.library
+    buffer = tree_buffer(target)
+    flops = {cell.name: [cell.clock] for cell in library.cells.values() if cell.is_flip_flop}
+    children = {child: _clocks(child, modules) for child in _children(name, modules)}
+    return {
+        "buffer": (buffer.name, *buffer.inputs, buffer.outputs[0].name),
+        "bound": int(target.value("sinks_per_buffer")),
+        "ties": [tie for tie in (library.tie_low, library.tie_high) if tie is not None],
+        "clocks": flops | children,
+        # The connections of a re-spin block: other weights, the same cells.
+        "spares": f"{name}_rail" in modules,
+    }
+
+
+def tree_buffer(target: Target) -> Cell:
+    """The buffer of least area times delay at its full load of ordinary gates."""
+    library = target.library
+    sink = max(library.nand2.inputs.values()) + target.value("wire_ff_per_sink")
+    load = target.value("sinks_per_buffer") * sink
+
+    def cost(cell: Cell) -> tuple[float, str]:
+        output = cell.outputs[0]
+        delay = max(output.intrinsic_ns.values()) + output.resistance_ns_per_ff * load
+        return cell.area_um2 * delay, cell.name
+
+    return min(library.buffers, key=cost)
+
+
+def _clocks(name: str, modules: Mapping[str, str]) -> list[str]:
+    """Clock ports of a module: what it, or a module below it, has an edge of."""
+    below = reachable(name, modules, frozenset())
+    return sorted({word for child in below for word in _CLOCK.findall(modules[child])})
+
+
+def _source(name: str) -> str:
+    return (resources.files("hwcompile.compiler.estimate") / name).read_text("utf-8")
 
 
 def _data(name: str) -> str:

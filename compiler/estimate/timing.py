@@ -3,9 +3,8 @@
 * Delay of an arc: ``intrinsic + resistance * load`` (see ``cells``); one value for both edges, one
   typical slew.
 * Load of a net: input capacitance of its sinks plus ``wire_ff_per_sink`` each.
-* A net with more than ``sinks_per_buffer`` sinks is counted as buffered by a balanced tree: its
-  delay and the area of its buffers are in the figures, though the netlist has no such buffers
-  (place and route inserts its own).
+* Nets with many sinks have buffer trees in the netlist (``buffer_trees``), and are timed like any
+  other. The clock has none: the buffers that its tree will need are counted.
 * Paths start at clock-to-output of flip-flops, at input ports (time 0) and at memories
   (``ram_access_ns``); they end at flip-flops (setup included), output ports and memories. The clock
   is ideal: no skew, no insertion delay, no margin.
@@ -18,12 +17,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
-from hwcompile.compiler.estimate.cells import Cell, CellLibrary
+from hwcompile.compiler.estimate.buffer_trees import layers
+from hwcompile.compiler.estimate.cells import CellLibrary
 from hwcompile.compiler.estimate.memory_macro import memory_macro
 from hwcompile.compiler.estimate.netlist import HIGH, Instance, Netlist, Port, read_netlist
+from hwcompile.compiler.estimate.netlist_statistics import NetlistStatistics, netlist_statistics
 from hwcompile.compiler.estimate.synthesis import SynthesisResult
+from hwcompile.compiler.estimate.synthesis_job import tree_buffer
 from hwcompile.compiler.estimate.targets import Target
 
 _NEVER = -math.inf
@@ -50,8 +51,9 @@ class OutputTiming:
 class ModuleTiming:
     """Slowest path of one module (children seen through their abstracts) and its totals.
 
-    ``buffers`` and ``buffer_area_um2`` are estimated; ``capacitance_ff`` is that of all nets, wires
-    included; ``clock_capacitance_ff`` that of flip-flop clock pins; ``leakage_nw`` of all gates.
+    ``clock_buffers`` and ``clock_buffer_area_um2``: what nets with more sinks than a buffer drives
+    will need, which after synthesis is the clock alone; estimated, not in the netlist.
+    ``clock_capacitance_ff``: of flip-flop clock pins; ``leakage_nw``: of all gates.
     """
 
     name: str
@@ -59,11 +61,11 @@ class ModuleTiming:
     start: str
     end: str
     path: tuple[str, ...] = field(repr=False)
-    buffers: int
-    buffer_area_um2: float
-    capacitance_ff: float
+    clock_buffers: int
+    clock_buffer_area_um2: float
     clock_capacitance_ff: float
     leakage_nw: float
+    statistics: NetlistStatistics
     inputs: Mapping[str, InputTiming] = field(repr=False)
     outputs: Mapping[str, OutputTiming] = field(repr=False)
 
@@ -132,61 +134,6 @@ def _children_first(synthesis: SynthesisResult) -> list[str]:
     return list(order)
 
 
-@dataclass(frozen=True, slots=True)
-class _Buffers:
-    """Balanced buffer trees on nets with many sinks."""
-
-    cell: Cell
-    fan_out: int
-    wire_ff: float
-
-    @classmethod
-    def choose(cls, target: Target) -> _Buffers:
-        """The buffer of least area times delay at its full load of ordinary gates."""
-        library = target.library
-        fan_out = int(target.value("sinks_per_buffer"))
-        wire = target.value("wire_ff_per_sink")
-        load = fan_out * (max(library.nand2.inputs.values()) + wire)
-        best = min(
-            library.buffers,
-            key=lambda cell: (cell.area_um2 * _buffer_delay(cell, load), cell.name),
-        )
-        return cls(best, fan_out, wire)
-
-    def _layers(self, sinks: int) -> list[int]:
-        """Buffers in each layer, nearest to the sinks first."""
-        layers: list[int] = []
-        while sinks > self.fan_out:
-            sinks = -(-sinks // self.fan_out)
-            layers.append(sinks)
-        return layers
-
-    def count(self, sinks: int) -> int:
-        return sum(self._layers(sinks))
-
-    def _input_ff(self) -> float:
-        return next(iter(self.cell.inputs.values())) + self.wire_ff
-
-    def driver_load(self, load_ff: float, sinks: int) -> float:
-        """What the driver of the net sees."""
-        layers = self._layers(sinks)
-        return layers[-1] * self._input_ff() if layers else load_ff
-
-    def delay(self, load_ff: float, sinks: int) -> float:
-        """Delay of the tree."""
-        layers = self._layers(sinks)
-        if not layers:
-            return 0.0
-        driven = [load_ff / layers[0]]
-        driven += [self._input_ff() * below / above for below, above in pairwise(layers)]
-        return sum(_buffer_delay(self.cell, load) for load in driven)
-
-
-def _buffer_delay(cell: Cell, load_ff: float) -> float:
-    output = cell.outputs[0]
-    return max(output.intrinsic_ns.values()) + output.resistance_ns_per_ff * load_ff
-
-
 # --- the graph ---------------------------------------------------------------------------------
 
 
@@ -200,10 +147,6 @@ class _Node:
     outputs: tuple[int, ...]
     resistance: float
     launch_ns: float
-
-    @property
-    def is_constant(self) -> bool:
-        return not self.arcs and self.launch_ns == _NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,13 +286,6 @@ def module_timing(
     """Timing of one module whose children's timing is known."""
     graph = _graph(netlist, target, children)
     order = _topological(graph, netlist.net_count)
-    buffers = _Buffers.choose(target)
-    net_delay = [
-        buffers.delay(graph.loads[net], graph.sinks[net]) for net in range(netlist.net_count)
-    ]
-    driver_loads = [
-        buffers.driver_load(graph.loads[net], graph.sinks[net]) for net in range(netlist.net_count)
-    ]
 
     def propagate(
         arrival: list[float], with_clock: bool, trace: list[int] | None = None
@@ -365,7 +301,7 @@ def module_timing(
             if best == _NEVER:
                 continue
             for net in node.outputs:
-                time = best + node.resistance * driver_loads[net] + net_delay[net]
+                time = best + node.resistance * graph.loads[net]
                 if time > arrival[net]:
                     arrival[net] = time
                     if trace is not None:
@@ -379,24 +315,20 @@ def module_timing(
     for port in input_ports:
         start = [_NEVER] * netlist.net_count
         for net in port.nets:
-            start[net] = net_delay[net]
+            start[net] = 0.0
         from_port[port.name] = propagate(start, False)
     trace = [-1] * netlist.net_count
     start = [_NEVER] * netlist.net_count
     for port in input_ports:
         for net in port.nets:
-            start[net] = net_delay[net]
+            start[net] = 0.0
     latest = propagate(start, True, trace)
 
     critical, end_net, end = _slowest(graph, latest, output_ports)
     path = _path(netlist, graph, trace, end_net)
-    constant = {net for node in graph.nodes if node.is_constant for net in node.outputs}
-    count = sum(
-        buffers.count(sinks)
-        for net, sinks in enumerate(graph.sinks)
-        if net > HIGH and net not in constant
-    )
     library = target.library
+    bound = int(target.value("sinks_per_buffer"))
+    clock_buffers = sum(sum(layers(sinks, bound)) for sinks in graph.sinks[HIGH + 1 :])
     drive = {net: node.resistance for node in graph.nodes for net in node.outputs}
     return ModuleTiming(
         name=netlist.name,
@@ -404,14 +336,14 @@ def module_timing(
         start=path[0] if path else "",
         end=end,
         path=path,
-        buffers=count,
-        buffer_area_um2=count * buffers.cell.area_um2,
-        capacitance_ff=sum(graph.loads[HIGH + 1 :]),
+        clock_buffers=clock_buffers,
+        clock_buffer_area_um2=clock_buffers * tree_buffer(target).area_um2,
         clock_capacitance_ff=_clock_capacitance(netlist, library),
         leakage_nw=sum(library.cells[gate.cell].leakage_nw for gate in netlist.gates),
+        statistics=netlist_statistics(netlist, library),
         inputs={
             port.name: InputTiming(
-                max((driver_loads[net] for net in port.nets), default=0.0),
+                max((graph.loads[net] for net in port.nets), default=0.0),
                 max((from_port[port.name][e.net] + e.setup_ns for e in graph.ends), default=_NEVER),
             )
             for port in input_ports

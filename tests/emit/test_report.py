@@ -7,6 +7,7 @@ import pytest
 
 from hwcompile.compiler.emit.explain_report import explain_report, numbers
 from hwcompile.compiler.emit.report import (
+    BlockArea,
     LayerZeros,
     ModuleArea,
     ModuleCheck,
@@ -56,7 +57,29 @@ def inputs() -> ReportInputs:
             ModuleCheck("chip", "simulated", "cocotb", "64 tokens"),
             ModuleCheck("gather_0", "not verified", "none"),
         ),
-        modules=(ModuleArea("linear_0", "weights", 9000, 120_000.0),),
+        modules=(
+            ModuleArea("linear_0", "weights", 9000, 120_000.0, 90.0, 20.0, 8000, 16, 2.5, 3.9),
+        ),
+        blocks=(
+            BlockArea(
+                "linear_0",
+                HOSTILE,
+                32,
+                48,
+                "folded",
+                8,
+                1,
+                "local",
+                9000,
+                120_000.0,
+                90.0,
+                78.1,
+                8000,
+                16,
+                2.5,
+                3.9,
+            ),
+        ),
         ports=(Port("s_axis", "in", 16, "one token id a beat"),),
         assumptions=(HOSTILE,),
         limits=("no place and route",),
@@ -106,6 +129,17 @@ def test_page_leads_with_the_verdict_and_names_the_basis() -> None:
     places = [html.index(text) for text in order]
     assert [verdict, *places] == sorted([verdict, *places])
     assert "batch 1" in html and "aggregate" in html
+
+
+def test_page_says_how_hard_each_block_is_to_wire() -> None:
+    html = render_html(build_report(inputs()))
+    (row,) = [line for line in html.splitlines() if ">folded<" in line]
+    for text in ("linear_0", "local", "8,000", ">16<", "2.5", "3.9", "78.1"):
+        assert text in row
+    assert "No matrix is held as logic" in render_html(build_report(replace(inputs(), blocks=())))
+    assert "areas by block were not measured" in render_html(
+        build_report(replace(inputs(), blocks=None))
+    )
 
 
 @pytest.mark.parametrize("cells_um2", [0.0, 120e6, 900e6])
