@@ -25,13 +25,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hwcompile.compiler.ir.compiled import compiled
+from hwcompile.compiler.ir.compiled import borrowing, compiled, inlined
 
 BoolArray = NDArray[np.bool_]
 
-BUCKETS_PER_OCTAVE = 64
-OCTAVES = 40
-LEAST_OCTAVE = -10
+BUCKETS_PER_OCTAVE = 32
+OCTAVES = 80
+LEAST_OCTAVE = -20
 BUCKETS = BUCKETS_PER_OCTAVE * OCTAVES
 
 
@@ -48,13 +48,12 @@ class Tables(NamedTuple):
 
 class Rule(NamedTuple):
     """How patterns are ranked. ``bits``: count full-adder bits (else adders). ``half``: worth of a
-    half adder in full adders. ``conflict``: exponent of uses over the occurrences of the rarer
-    operand (``by_most``: of the commoner). ``oldest``: first in, first out among equals."""
+    half adder in full adders. ``conflict``: twice the exponent of uses over the occurrences of the
+    rarer operand. ``oldest``: first in, first out among equals."""
 
     bits: bool
     half: float
-    conflict: float
-    by_most: bool
+    conflict: int
     oldest: bool
 
 
@@ -62,27 +61,31 @@ class State(NamedTuple):
     """Nodes and outputs while they are solved; ``size[0]`` nodes are in use.
 
     ``left``, ``right``, ``shift``, ``negative``: the pattern of each node (inputs: -1). ``span``:
-    greatest less least value; ``level``: adders on the longest path. ``mask[n]``: bit set of the
-    outputs that hold node n; ``held``: their number. ``row[j, : row_size[j]]``: nodes of output j,
-    gone ones included. ``room[j]``: how much ``sum of 2^level`` may still grow (depth bound).
+    greatest less least value, ``width``: its bits; ``level``: adders on the longest path.
+
+    Bit sets of outputs: ``mask[n]``, those that hold node n (``held``: their number);
+    ``plane[n, :, 2 k]`` and ``plane[n, :, 2 k + 1]``, those where ``+2^k`` and ``-2^k`` may be
+    taken from its coefficient. ``row[j]``: bit set of the nodes of output j. ``room[j]``: how much
+    ``sum of 2^level`` may still grow (depth bound).
     """
 
-    coef: NDArray[Any]
+    coef: NDArray[np.int32]
+    plane: NDArray[np.uint64]
     mask: NDArray[np.uint64]
-    held: NDArray[np.int32]
-    left: NDArray[np.int32]
-    right: NDArray[np.int32]
-    shift: NDArray[np.int8]
-    negative: NDArray[np.bool_]
+    held: NDArray[np.int64]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    shift: NDArray[np.int64]
+    negative: NDArray[np.int64]
     span: NDArray[np.int64]
-    level: NDArray[np.int16]
-    row: NDArray[np.int32]
-    row_size: NDArray[np.int32]
+    width: NDArray[np.int64]
+    level: NDArray[np.int64]
+    row: NDArray[np.uint64]
     room: NDArray[np.int64]
     size: NDArray[np.int64]
 
 
-@compiled
+@inlined
 def _popcount(x: Any) -> Any:
     x = np.uint64(x)
     x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
@@ -91,57 +94,35 @@ def _popcount(x: Any) -> Any:
     return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
-@compiled
+@inlined
 def _lowest(x: Any) -> Any:
     """Index of the lowest set bit of a word that is not zero."""
     return _popcount((x & (~x + np.uint64(1))) - np.uint64(1))
 
 
-@compiled
-def _bit_length(x: Any) -> Any:
-    count = 0
-    while x > 0:
-        x >>= 1
-        count += 1
-    return count
-
-
-@compiled
+@borrowing
 def _set_coef(state: Any, tables: Any, node: Any, output: Any, value: Any) -> None:
-    """Store a coefficient and keep ``mask``, ``held``, ``row`` and ``room`` in step."""
-    before = np.int64(state.coef[node, output])
-    more = np.int64(tables.weight[value + tables.reach])
-    more -= np.int64(tables.weight[before + tables.reach])
-    state.room[output] -= more << np.int64(state.level[node])
+    """Store a coefficient and keep the bit sets, ``held`` and ``room`` in step."""
+    before = np.int64(state.coef[node, output]) + tables.reach
+    after = value + tables.reach
+    more = np.int64(tables.weight[after]) - np.int64(tables.weight[before])
+    state.room[output] -= more << state.level[node]
     word, bit = output >> 6, np.uint64(1) << np.uint64(output & 63)
-    there = state.mask[node, word] & bit
     state.coef[node, output] = value
-    if value != 0:
-        if not there:
-            state.mask[node, word] |= bit
-            state.held[node] += 1
-            if state.row_size[output] == state.row.shape[1]:
-                _tidy(state, output)
-            state.row[output, state.row_size[output]] = node
-            state.row_size[output] += 1
-    elif there:
+    for side in range(2):
+        table = tables.plus if side == 0 else tables.minus
+        changed = np.uint64(table[before] ^ table[after])
+        while changed:
+            state.plane[node, word, 2 * _lowest(changed) + side] ^= bit
+            changed &= changed - np.uint64(1)
+    there = state.mask[node, word] & bit
+    if (value != 0) != (there != 0):
         state.mask[node, word] ^= bit
-        state.held[node] -= 1
+        state.held[node] += 1 if value != 0 else -1
+        state.row[output, node >> 6] ^= np.uint64(1) << np.uint64(node & 63)
 
 
-@compiled
-def _tidy(state: Any, output: Any) -> None:
-    """Drop the nodes of a row that are no longer in it."""
-    kept = 0
-    for i in range(state.row_size[output]):
-        node = state.row[output, i]
-        if state.coef[node, output] != 0:
-            state.row[output, kept] = node
-            kept += 1
-    state.row_size[output] = kept
-
-
-@compiled
+@borrowing
 def _match(tables: Any, ca: Any, cb: Any, same: Any, shift: Any, negative: Any) -> Any:
     """Take a pattern from coefficients as often as it is there, lowest place first.
 
@@ -186,36 +167,67 @@ def _match(tables: Any, ca: Any, cb: Any, same: Any, shift: Any, negative: Any) 
     return times, ca, cb, made
 
 
-@compiled
+@inlined
+def _places_met(
+    plane: Any, places: Any, a: Any, b: Any, shift: Any, negative: Any, word: Any
+) -> Any:
+    """Outputs of a word where a pattern's digits meet at a place at least, and at two at least."""
+    once, twice = np.uint64(0), np.uint64(0)
+    for k in range(max(-shift, 0), min(places, places - shift)):
+        i = 2 * (k + shift) + negative
+        both = plane[a, word, 2 * k] & plane[b, word, i]
+        twice |= once & both
+        once |= both
+        both = plane[a, word, 2 * k + 1] & plane[b, word, i ^ 1]
+        twice |= once & both
+        once |= both
+    return once, twice
+
+
+@inlined
 def _count(state: Any, tables: Any, a: Any, b: Any, shift: Any, negative: Any, limit: Any) -> Any:
     """How often a pattern can be extracted now."""
     times = 0
-    if tables.places == 1 and not limit:  # ternary: coefficients are signs, one match an output
-        for word in range(state.mask.shape[1]):
-            both = state.mask[a, word] & state.mask[b, word]
-            while both:
-                output = word * 64 + _lowest(both)
-                both &= both - np.uint64(1)
-                if (state.coef[a, output] == state.coef[b, output]) != negative:
-                    times += 1
-        return times
-    same = a == b
     for word in range(state.mask.shape[1]):
-        both = state.mask[a, word] & state.mask[b, word]
-        while both:
-            output = word * 64 + _lowest(both)
-            both &= both - np.uint64(1)
-            ca, cb = np.int64(state.coef[a, output]), np.int64(state.coef[b, output])
-            here, rest_a, rest_b, made = _match(tables, ca, cb, same, shift, negative)
-            if limit and here:
-                grows = _growth(state, tables, a, b, ca, cb, rest_a, rest_b, 0, made)
-                if grows > state.room[output]:
-                    continue
-            times += here
+        if not state.mask[a, word] & state.mask[b, word]:
+            continue
+        once, rest = _places_met(state.plane, tables.places, a, b, shift, negative, word)
+        if limit or a == b:
+            rest = once
+        times += _popcount(once & ~rest)
+        if rest:
+            times += _count_exactly(state, tables, a, b, shift, negative, limit, word, rest)
     return times
 
 
-@compiled
+@borrowing
+def _count_exactly(
+    state: Any,
+    tables: Any,
+    a: Any,
+    b: Any,
+    shift: Any,
+    negative: Any,
+    limit: Any,
+    word: Any,
+    outputs: Any,
+) -> Any:
+    """How often a pattern can be extracted in a word of outputs."""
+    times = 0
+    while outputs:
+        output = word * 64 + _lowest(outputs)
+        outputs &= outputs - np.uint64(1)
+        ca, cb = np.int64(state.coef[a, output]), np.int64(state.coef[b, output])
+        here, rest_a, rest_b, made = _match(tables, ca, cb, a == b, shift, negative)
+        if limit and here:
+            grows = _growth(state, tables, a, b, ca, cb, rest_a, rest_b, 0, made)
+            if grows > state.room[output]:
+                continue
+        times += here
+    return times
+
+
+@borrowing
 def _growth(
     state: Any,
     tables: Any,
@@ -230,7 +242,7 @@ def _growth(
 ) -> Any:
     """Growth of ``sum of 2^level`` over the digits of an output that takes a pattern."""
     weight, reach = tables.weight, tables.reach
-    la, lb = np.int64(state.level[a]), np.int64(state.level[b])
+    la, lb = state.level[a], state.level[b]
     grows = np.int64(weight[made + reach]) - np.int64(weight[had + reach])
     grows <<= max(la, lb) + 1
     grows -= (np.int64(weight[ca + reach]) - np.int64(weight[rest_a + reach])) << la
@@ -239,50 +251,61 @@ def _growth(
     return grows
 
 
-@compiled
-def _bucket(
-    state: Any, rule: Any, a: Any, b: Any, shift: Any, uses: Any, there: Any = False
-) -> Any:
-    """Bucket of a pattern with so many uses; -1 for one that gains nothing. ``there``: the
+@inlined
+def _sum(state: Any, a: Any, b: Any, shift: Any) -> Any:
+    """Span of a pattern and its bits."""
+    up, down = max(shift, 0), max(-shift, 0)
+    span = (state.span[a] << down) + (state.span[b] << up)
+    top = max(state.width[a] + down, state.width[b] + up)
+    return span, top + (span >> top)
+
+
+@inlined
+def _worth(state: Any, rule: Any, a: Any, b: Any, shift: Any, uses: Any, there: Any) -> Any:
+    """Score, squared, of a pattern with so many uses; 0 for one that gains nothing. ``there``: the
     pattern's node exists and costs no more."""
     gain = float(uses if there else uses - 1)
-    if gain <= 0:
-        return -1
     if rule.bits:
-        wa, wb = _bit_length(state.span[a]), _bit_length(state.span[b])
-        span = (state.span[a] << max(-shift, 0)) + (state.span[b] << max(shift, 0))
-        wide = _bit_length(span)
-        full = wa + wb - wide
-        half = max(wide - 1 - abs(shift) - full, 0)
-        gain = gain * max(full, 0.5) - (0.0 if there else rule.half * half)
-        if gain <= 0:
-            return -1
-    if rule.conflict > 0:
-        if rule.by_most:
-            rest = max(state.held[a], state.held[b])
-        else:
-            rest = min(state.held[a], state.held[b])
-        gain *= (uses / max(rest, 1)) ** rule.conflict
-    place = int((math.log2(gain) - LEAST_OCTAVE) * BUCKETS_PER_OCTAVE)
+        _, wide = _sum(state, a, b, shift)
+        full = state.width[a] + state.width[b] - wide
+        gain *= max(full, 0.5)
+        if not there:
+            gain -= rule.half * max(wide - 1 - abs(shift) - full, 0)
+    if gain <= 0:
+        return 0.0
+    gain *= gain
+    for _ in range(rule.conflict):
+        gain *= uses / min(state.held[a], state.held[b])
+    return gain
+
+
+@inlined
+def _bucket(worth: Any) -> Any:
+    """Bucket of a score: its octave, and its place in it."""
+    mantissa, octave = math.frexp(worth)
+    place = (octave - LEAST_OCTAVE) * BUCKETS_PER_OCTAVE
+    place += int((mantissa - 0.5) * (2 * BUCKETS_PER_OCTAVE))
     return min(max(place, 0), BUCKETS - 1)
 
 
-@compiled
+@borrowing
 def _new_node(state: Any, node: Any, a: Any, b: Any, shift: Any, negative: Any) -> Any:
     state.left[node], state.right[node] = a, b
     state.shift[node], state.negative[node] = shift, negative
-    state.span[node] = (state.span[a] << max(-shift, 0)) + (state.span[b] << max(shift, 0))
+    state.span[node], state.width[node] = _sum(state, a, b, shift)
     state.level[node] = max(state.level[a], state.level[b]) + 1
 
 
-@compiled
+@borrowing
 def _use(state: Any, tables: Any, node: Any, limit: Any) -> Any:
     """Put a node in the place of its operands wherever it can be."""
     a, b = state.left[node], state.right[node]
-    shift, negative = np.int64(state.shift[node]), state.negative[node]
+    shift, negative = state.shift[node], state.negative[node]
     same = a == b
     for word in range(state.mask.shape[1]):
-        both = state.mask[a, word] & state.mask[b, word]
+        if not state.mask[a, word] & state.mask[b, word]:
+            continue
+        both, _ = _places_met(state.plane, tables.places, a, b, shift, negative, word)
         while both:
             output = word * 64 + _lowest(both)
             both &= both - np.uint64(1)
@@ -302,77 +325,67 @@ def _use(state: Any, tables: Any, node: Any, limit: Any) -> Any:
             _set_coef(state, tables, node, output, made)
 
 
-@compiled
-def _tally(
-    state: Any, tables: Any, node: Any, output: Any, older: Any, seen: Any, touched: Any, found: Any
-) -> Any:
-    """Count, for the pairs of a node with the other nodes of an output, each pattern once more.
+@borrowing
+def _partners(state: Any, tables: Any, node: Any, words: Any, partners: Any) -> None:
+    """Bit set of the nodes that may share a pattern with a node twice: they meet in two outputs,
+    or in one where the node has two digits."""
+    once = partners[0]
+    twice = partners[1]
+    once[:words] = 0
+    twice[:words] = 0
+    for word in range(state.mask.shape[1]):
+        bits = state.mask[node, word]
+        while bits:
+            output = word * 64 + _lowest(bits)
+            bits &= bits - np.uint64(1)
+            if tables.weight[state.coef[node, output] + tables.reach] > 1:
+                for i in range(words):
+                    twice[i] |= state.row[output, i]
+            else:
+                for i in range(words):
+                    twice[i] |= once[i] & state.row[output, i]
+                    once[i] |= state.row[output, i]
 
-    ``seen[x * codes + code]`` counts; codes that were zero are appended to ``touched``.
-    ``older``: pairs with x <= node only, else with x >= node.
+
+@inlined
+def _tally(state: Any, tables: Any, a: Any, b: Any, among: Any, counts: Any, touched: Any) -> Any:
+    """Count the patterns of two nodes (a is the older) in a bit set of outputs.
+
+    ``counts[code]`` counts; codes that were zero are put into ``touched``; returns their number.
     """
-    codes = 2 * (2 * tables.places + 1)
-    reach = tables.reach
-    mine = np.int64(state.coef[node, output])
-    my_plus, my_minus = np.int64(tables.plus[mine + reach]), np.int64(tables.minus[mine + reach])
-    for i in range(state.row_size[output]):
-        x = state.row[output, i]
-        if (x > node) if older else (x < node):
+    found = 0
+    places = tables.places
+    for word in range(state.mask.shape[1]):
+        common = state.mask[a, word] & state.mask[b, word] & among[word]
+        if not common:
             continue
-        its = np.int64(state.coef[x, output])
-        if its == 0:
-            continue
-        its_plus, its_minus = (
-            np.int64(tables.plus[its + reach]),
-            np.int64(tables.minus[its + reach]),
-        )
-        # The older node is a, the newer is b: shift = place of b less place of a.
-        if x <= node:
-            a_plus, a_minus, b_plus, b_minus = its_plus, its_minus, my_plus, my_minus
-        else:
-            a_plus, a_minus, b_plus, b_minus = my_plus, my_minus, its_plus, its_minus
-        base = x * codes
-        if tables.places == 1:
-            at = base + 2 + (mine != its)
-            if x != node:
-                if seen[at] == 0:
-                    touched[found] = at
-                    found += 1
-                seen[at] += 1
-            continue
-        for place_a in range(tables.places):
-            sign_a = (a_plus >> place_a) & 1
-            if not (sign_a or (a_minus >> place_a) & 1):
+        for i in range(2 * places):
+            mine = state.plane[b, word, i] & common
+            if not mine:
                 continue
-            for both_signs in range(2):
-                # Whether a's digit here is + or -; a minimal form never offers both unless tied.
-                here = (a_plus if both_signs == 0 else a_minus) >> place_a & 1
-                if not here:
+            for k in range(2 * places):
+                both = mine & state.plane[a, word, k]
+                if not both:
                     continue
-                for negative in range(2):
-                    rest = b_plus if both_signs == negative else b_minus
-                    while rest:
-                        digit = rest & -rest
-                        rest ^= digit
-                        shift = _lowest(np.uint64(digit)) - place_a
-                        if x == node and shift <= 0:
-                            continue
-                        at = base + 2 * (shift + tables.places) + negative
-                        if seen[at] == 0:
-                            touched[found] = at
-                            found += 1
-                        seen[at] += 1
+                shift = (i >> 1) - (k >> 1)
+                if a == b and shift <= 0:
+                    continue
+                code = 2 * (shift + places) + ((i ^ k) & 1)
+                if counts[code] == 0:
+                    touched[found] = code
+                    found += 1
+                counts[code] += _popcount(both)
     return found
 
 
 @compiled
 def _grown(array: Any, size: Any) -> Any:
-    out = np.zeros(max(size, 2 * len(array)), array.dtype)
+    out = np.empty(max(size, 2 * len(array)), array.dtype)
     out[: len(array)] = array
     return out
 
 
-@compiled
+@inlined
 def _queue(heads: Any, tails: Any, after: Any, place: Any, entry: Any, last: Any) -> Any:
     """Put a pattern into a bucket: behind all others, or before them."""
     if last:
@@ -393,53 +406,47 @@ def greedy(state: Any, tables: Any, rule: Any, limit: Any, most_nodes: Any) -> A
     codes = 2 * (2 * tables.places + 1)
     heads = np.full(BUCKETS, -1, np.int32)
     tails = np.full(BUCKETS, -1, np.int32)
-    pair_a = np.zeros(1 << 16, np.int32)
-    pair_b = np.zeros(1 << 16, np.int32)
-    pair_code = np.zeros(1 << 16, np.int16)
-    after = np.zeros(1 << 16, np.int32)
+    pattern = np.empty(1 << 12, np.int64)  # a, b, code
+    after = np.empty(1 << 12, np.int32)
     free, used, top, looked = -1, 0, -1, 0
-    seen = np.zeros((state.size[0] + 1024) * codes, np.int32)
-    touched = np.zeros(1 << 16, np.int64)
+    counts = np.zeros(codes, np.int64)
+    touched = np.empty(codes, np.int64)
+    partners = np.empty((2, state.row.shape[1]), np.uint64)
+    everywhere = np.full(state.mask.shape[1], ~np.uint64(0))
     first_new = 0
     while True:
         # Patterns of new nodes with all nodes before them (at the start: of every input).
         for node in range(first_new, state.size[0]):
-            if len(seen) < (node + 1) * codes:
-                seen = _grown(seen, (node + 1) * codes)
-            found = 0
-            for word in range(state.mask.shape[1]):
-                bits = state.mask[node, word]
+            words = (node >> 6) + 1
+            _partners(state, tables, node, words, partners)
+            for word in range(words):
+                bits = partners[1, word]
                 while bits:
-                    output = word * 64 + _lowest(bits)
+                    a = word * 64 + _lowest(bits)
                     bits &= bits - np.uint64(1)
-                    most = found + state.row_size[output] * 4 * tables.places * tables.places
-                    if most > len(touched):
-                        touched = _grown(touched, most)
-                    if first_new:
-                        _tidy(state, output)
-                    found = _tally(state, tables, node, output, True, seen, touched, found)
-            if used + found > len(after):
-                pair_a = _grown(pair_a, used + found)
-                pair_b = _grown(pair_b, used + found)
-                pair_code = _grown(pair_code, used + found)
-                after = _grown(after, used + found)
-            for i in range(found):
-                at = touched[i]
-                uses = seen[at]
-                seen[at] = 0
-                a, code = at // codes, at % codes
-                place = _bucket(state, rule, a, node, code // 2 - tables.places, uses)
-                if place < 0:
-                    continue
-                if free >= 0:
-                    entry = free
-                    free = after[entry]
-                else:
-                    entry = used
-                    used += 1
-                pair_a[entry], pair_b[entry], pair_code[entry] = a, node, code
-                _queue(heads, tails, after, place, entry, rule.oldest)
-                top = max(top, place)
+                    if a > node:
+                        break
+                    found = _tally(state, tables, a, node, everywhere, counts, touched)
+                    if used + found > len(after):
+                        pattern = _grown(pattern, used + found)
+                        after = _grown(after, used + found)
+                    for i in range(found):
+                        code = touched[i]
+                        uses = counts[code]
+                        counts[code] = 0
+                        if uses < 2:
+                            continue
+                        shift = code // 2 - tables.places
+                        place = _bucket(_worth(state, rule, a, node, shift, uses, False))
+                        if free >= 0:
+                            entry = free
+                            free = after[entry]
+                        else:
+                            entry = used
+                            used += 1
+                        pattern[entry] = a << 40 | node << 16 | code
+                        _queue(heads, tails, after, place, entry, rule.oldest)
+                        top = max(top, place)
         first_new = state.size[0]
         if first_new >= most_nodes:
             return looked
@@ -451,11 +458,19 @@ def greedy(state: Any, tables: Any, rule: Any, limit: Any, most_nodes: Any) -> A
                 return looked
             entry = heads[top]
             heads[top] = after[entry]
-            a, b, code = pair_a[entry], pair_b[entry], np.int64(pair_code[entry])
-            shift, negative = code // 2 - tables.places, code % 2 == 1
+            a, b, code = (
+                pattern[entry] >> 40,
+                pattern[entry] >> 16 & 0xFFFFFF,
+                pattern[entry] & 0xFFFF,
+            )
+            shift, negative = code // 2 - tables.places, code % 2
             looked += 1
             uses = _count(state, tables, a, b, shift, negative, limit)
-            place = _bucket(state, rule, a, b, shift, uses)
+            if uses < 2:
+                after[entry] = free
+                free = entry
+                continue
+            place = _bucket(_worth(state, rule, a, b, shift, uses, False))
             if place >= top:
                 after[entry] = free
                 free = entry
@@ -464,18 +479,14 @@ def greedy(state: Any, tables: Any, rule: Any, limit: Any, most_nodes: Any) -> A
                 _new_node(state, node, a, b, shift, negative)
                 _use(state, tables, node, limit)
                 break
-            if place < 0:
-                after[entry] = free
-                free = entry
-            else:
-                _queue(heads, tails, after, place, entry, rule.oldest)
+            _queue(heads, tails, after, place, entry, rule.oldest)
     return looked
 
 
 # --- ruin and recreate ----------------------------------------------------------------------------
 
 
-@compiled
+@borrowing
 def _random(seed: Any) -> Any:
     """Next number in [0, 1) of a 64-bit xorshift generator (Marsaglia, 2003)."""
     x = seed[0]
@@ -486,44 +497,46 @@ def _random(seed: Any) -> Any:
     return np.float64(x >> np.uint64(11)) / 9007199254740992.0
 
 
-@compiled
+@inlined
 def _node_cost(state: Any, rule: Any, node: Any) -> Any:
     """Full adders (half adders at their worth) of a node; 1 where adders count."""
     if not rule.bits:
         return 1.0
-    wide = _bit_length(state.span[node])
-    full = _bit_length(state.span[state.left[node]]) + _bit_length(state.span[state.right[node]])
-    full -= wide
+    wide = state.width[node]
+    full = state.width[state.left[node]] + state.width[state.right[node]] - wide
     return full + rule.half * max(wide - 1 - abs(state.shift[node]) - full, 0)
 
 
-@compiled
+@borrowing
 def _row_cost(state: Any, tables: Any, rule: Any, output: Any) -> Any:
     """Bits (or terms) that enter the sum of an output."""
-    total = 0.0
-    for i in range(state.row_size[output]):
-        node = state.row[output, i]
-        digits = tables.weight[np.int64(state.coef[node, output]) + tables.reach]
-        if digits:
-            total += digits * (_bit_length(state.span[node]) if rule.bits else 1)
-    return total
+    total: Any = 0
+    for word in range((state.size[0] + 63) >> 6):
+        bits = state.row[output, word]
+        while bits:
+            node = word * 64 + _lowest(bits)
+            bits &= bits - np.uint64(1)
+            digits = np.int64(tables.weight[state.coef[node, output] + tables.reach])
+            total += digits * (state.width[node] if rule.bits else 1)
+    return float(total)
 
 
 class Search(NamedTuple):
     """Working storage of ruin and recreate, for nodes ``[cap]`` and outputs ``[M]``.
 
     ``alive``: nodes in use. ``child[side, n]``, ``sibling[side, n]``: list of the nodes that have n
-    as left (0) or right (1) operand. ``counts``: used lengths, see ``_ROWS`` and so on.
+    as left (0) or right (1) operand. ``counts``: used lengths, see ``_ROWS`` and so on. ``saved``:
+    bit set of the outputs that are kept in ``row_node`` and ``row_coef``.
     """
 
     alive: NDArray[np.bool_]
     child: NDArray[np.int32]
     sibling: NDArray[np.int32]
     counts: NDArray[np.int64]
-    saved: NDArray[np.bool_]
+    saved: NDArray[np.uint64]
     rows: NDArray[np.int32]
     row_node: NDArray[np.int32]
-    row_coef: NDArray[np.int64]
+    row_coef: NDArray[np.int32]
     row_size: NDArray[np.int32]
     gone: NDArray[np.int32]
     is_gone: NDArray[np.bool_]
@@ -531,8 +544,9 @@ class Search(NamedTuple):
     changed: NDArray[np.int32]
     is_changed: NDArray[np.bool_]
     free: NDArray[np.int32]
-    seen: NDArray[np.int32]
+    tally: NDArray[np.int64]
     touched: NDArray[np.int64]
+    partners: NDArray[np.uint64]
     candidate: NDArray[np.int32]
     score: NDArray[np.float64]
     seed: NDArray[np.uint64]
@@ -541,22 +555,23 @@ class Search(NamedTuple):
 _ROWS, _GONE, _MADE, _CHANGED, _FREE, _CANDIDATES = range(6)
 _MOST_CANDIDATES = 1 << 16
 _MOST_GONE = 24
+_ROOM = 2  # a row may grow to so many times the longest of the start
 
 
 def new_search(state: State, tables: Tables, seed: int) -> Search:
     """Storage for :func:`improve` of a solved state; ``seed`` is not zero."""
     nodes, outputs = state.coef.shape
-    size, longest = int(state.size[0]), state.row.shape[1]
+    size, longest = int(state.size[0]), _ROOM * int(np.bitwise_count(state.row).sum(1).max()) + 64
     codes = 2 * (2 * tables.places + 1)
     search = Search(
         alive=np.arange(nodes) < size,
         child=np.full((2, nodes), -1, np.int32),
         sibling=np.full((2, nodes), -1, np.int32),
         counts=np.zeros(6, np.int64),
-        saved=np.zeros(outputs, bool),
+        saved=np.zeros(state.mask.shape[1], np.uint64),
         rows=np.zeros(outputs, np.int32),
         row_node=np.zeros((outputs, longest), np.int32),
-        row_coef=np.zeros((outputs, longest), np.int64),
+        row_coef=np.zeros((outputs, longest), np.int32),
         row_size=np.zeros(outputs, np.int32),
         gone=np.zeros(nodes, np.int32),
         is_gone=np.zeros(nodes, bool),
@@ -564,8 +579,9 @@ def new_search(state: State, tables: Tables, seed: int) -> Search:
         changed=np.zeros(4 * nodes, np.int32),
         is_changed=np.zeros(nodes, bool),
         free=np.zeros(2 * nodes, np.int32),
-        seen=np.zeros(nodes * codes, np.int32),
-        touched=np.zeros(nodes * codes, np.int64),
+        tally=np.zeros(codes, np.int64),
+        touched=np.zeros(codes, np.int64),
+        partners=np.zeros((3, state.row.shape[1]), np.uint64),
         candidate=np.zeros((_MOST_CANDIDATES, 4), np.int32),
         score=np.zeros(_MOST_CANDIDATES),
         seed=np.array([seed], np.uint64),
@@ -574,7 +590,7 @@ def new_search(state: State, tables: Tables, seed: int) -> Search:
     return search
 
 
-@compiled
+@borrowing
 def _link(state: Any, search: Any, node: Any) -> Any:
     for side in range(2):
         operand = state.left[node] if side == 0 else state.right[node]
@@ -583,7 +599,7 @@ def _link(state: Any, search: Any, node: Any) -> Any:
     search.alive[node] = True
 
 
-@compiled
+@borrowing
 def link_all(state: Any, search: Any) -> Any:
     """Enter all adders in the lists of their operands."""
     for node in range(state.size[0]):
@@ -591,7 +607,7 @@ def link_all(state: Any, search: Any) -> Any:
             _link(state, search, node)
 
 
-@compiled
+@borrowing
 def _unlink(state: Any, search: Any, node: Any) -> Any:
     for side in range(2):
         operand = state.left[node] if side == 0 else state.right[node]
@@ -605,27 +621,27 @@ def _unlink(state: Any, search: Any, node: Any) -> Any:
     search.alive[node] = False
 
 
-@compiled
+@borrowing
 def _put(search: Any, which: Any, array: Any, value: Any) -> Any:
     array[search.counts[which]] = value
     search.counts[which] += 1
 
 
-@compiled
+@borrowing
 def _change(search: Any, node: Any) -> Any:
     if not search.is_changed[node]:
         search.is_changed[node] = True
         _put(search, _CHANGED, search.changed, node)
 
 
-@compiled
+@borrowing
 def _condemn(search: Any, node: Any) -> Any:
     if not search.is_gone[node]:
         search.is_gone[node] = True
         _put(search, _GONE, search.gone, node)
 
 
-@compiled
+@borrowing
 def _close(search: Any, most: Any) -> Any:
     """Condemn all that depends on condemned nodes; whether these are at most so many."""
     at = 0
@@ -642,25 +658,28 @@ def _close(search: Any, most: Any) -> Any:
     return search.counts[_GONE] <= most
 
 
-@compiled
+@borrowing
 def _save(state: Any, tables: Any, rule: Any, search: Any, output: Any) -> Any:
-    """Keep the row of an output for a retreat; returns its cost, 0 if it is kept already."""
-    if search.saved[output]:
+    """Keep a row as it is; returns its cost, 0 if it is kept already."""
+    word, bit = output >> 6, np.uint64(1) << np.uint64(output & 63)
+    if search.saved[word] & bit:
         return 0.0
-    search.saved[output] = True
-    _tidy(state, output)
-    at = search.counts[_ROWS]
-    size = state.row_size[output]
+    search.saved[word] |= bit
+    at, size = search.counts[_ROWS], 0
+    for i in range((state.size[0] + 63) >> 6):
+        bits = state.row[output, i]
+        while bits:
+            node = i * 64 + _lowest(bits)
+            bits &= bits - np.uint64(1)
+            search.row_node[at, size] = node
+            search.row_coef[at, size] = state.coef[node, output]
+            size += 1
     search.row_size[at] = size
-    for i in range(size):
-        node = state.row[output, i]
-        search.row_node[at, i] = node
-        search.row_coef[at, i] = state.coef[node, output]
     _put(search, _ROWS, search.rows, output)
     return _row_cost(state, tables, rule, output)
 
 
-@compiled
+@borrowing
 def _save_all(state: Any, tables: Any, rule: Any, search: Any, a: Any, b: Any) -> Any:
     """Keep the rows that hold both nodes; returns the cost of the new ones."""
     cost = 0.0
@@ -672,11 +691,11 @@ def _save_all(state: Any, tables: Any, rule: Any, search: Any, a: Any, b: Any) -
     return cost
 
 
-@compiled
+@borrowing
 def _dissolve(state: Any, tables: Any, search: Any, node: Any) -> Any:
     """Put a node's operands in its place in all outputs; False if a coefficient is too large."""
     a, b = state.left[node], state.right[node]
-    shift: Any = np.int64(state.shift[node])
+    shift: Any = state.shift[node]
     sign = -1 if state.negative[node] else 1
     fine = True
     for word in range(state.mask.shape[1]):
@@ -701,7 +720,19 @@ def _dissolve(state: Any, tables: Any, search: Any, node: Any) -> Any:
     return fine
 
 
-@compiled
+@inlined
+def _score(
+    state: Any, tables: Any, rule: Any, a: Any, b: Any, code: Any, there: Any, limit: Any
+) -> Any:
+    """Score of a pattern as it is now; 0 if it gains nothing."""
+    shift, negative = code // 2 - tables.places, code % 2
+    uses = _count(state, tables, a, b, shift, negative, limit)
+    if uses == 0:
+        return 0.0
+    return _worth(state, rule, a, b, shift, uses, there)
+
+
+@inlined
 def _offer(
     state: Any,
     tables: Any,
@@ -714,67 +745,63 @@ def _offer(
     limit: Any,
 ) -> Any:
     """Make a pattern a candidate; ``node`` has it already, or is -1."""
-    shift, negative = code // 2 - tables.places, code % 2 == 1
-    uses = _count(state, tables, a, b, shift, negative, limit)
-    place = _bucket(state, rule, a, b, shift, uses, node >= 0)
+    score = _score(state, tables, rule, a, b, code, node >= 0, limit)
     at = search.counts[_CANDIDATES]
-    if place < 0 or at == len(search.score):
+    if score <= 0 or at == len(search.score):
         return
     search.candidate[at, 0], search.candidate[at, 1] = a, b
     search.candidate[at, 2], search.candidate[at, 3] = code, node
-    search.score[at] = place
+    search.score[at] = score
     search.counts[_CANDIDATES] += 1
 
 
-@compiled
+@borrowing
 def _offer_all(
     state: Any, tables: Any, rule: Any, search: Any, x: Any, ban: Any, limit: Any
 ) -> Any:
     """Candidates that a changed node takes part in, in the rows that are kept."""
-    codes = 2 * (2 * tables.places + 1)
-    found, split = 0, 0
-    for older in range(2):
-        split = found
-        for word in range(state.mask.shape[1]):
-            bits = state.mask[x, word]
-            while bits:
-                output = word * 64 + _lowest(bits)
-                bits &= bits - np.uint64(1)
-                if search.saved[output]:
-                    found = _tally(
-                        state, tables, x, output, older == 0, search.seen, search.touched, found
-                    )
-    for i in range(found):
-        at = search.touched[i]
-        here = search.seen[at]
-        search.seen[at] = 0
-        y, code = at // codes, at % codes
-        a, b = (y, x) if i < split else (x, y)
-        if here == 0 or (a == ban[0] and b == ban[1] and code == ban[2]):
-            continue
-        common = 0
-        for word in range(state.mask.shape[1]):
-            common += _popcount(state.mask[a, word] & state.mask[b, word])
-        if here > 1 or common > 1:
-            _offer(state, tables, rule, search, a, b, code, -1, limit)
+    words = (state.size[0] + 63) >> 6
+    _partners(state, tables, x, words, search.partners)
+    near = search.partners[2]
+    near[:words] = 0
+    for word in range(state.mask.shape[1]):
+        bits = state.mask[x, word] & search.saved[word]
+        while bits:
+            output = word * 64 + _lowest(bits)
+            bits &= bits - np.uint64(1)
+            for i in range(words):
+                near[i] |= state.row[output, i]
+    for word in range(words):
+        bits = near[word] & search.partners[1, word]
+        while bits:
+            y = word * 64 + _lowest(bits)
+            bits &= bits - np.uint64(1)
+            a, b = min(x, y), max(x, y)
+            found = _tally(state, tables, a, b, search.saved, search.tally, search.touched)
+            for i in range(found):
+                code = search.touched[i]
+                search.tally[code] = 0
+                if not (a == ban[0] and b == ban[1] and code == ban[2]):
+                    _offer(state, tables, rule, search, a, b, code, -1, limit)
     for side in range(2):
         child = search.child[side, x]
         while child >= 0:
             a, b = state.left[child], state.right[child]
-            code = 2 * (np.int64(state.shift[child]) + tables.places) + state.negative[child]
+            code = 2 * (state.shift[child] + tables.places) + state.negative[child]
             _offer(state, tables, rule, search, a, b, code, child, limit)
             child = search.sibling[side, child]
 
 
-@compiled
+@borrowing
 def _drop_candidate(search: Any, at: Any) -> Any:
     search.counts[_CANDIDATES] -= 1
     last = search.counts[_CANDIDATES]
-    search.candidate[at] = search.candidate[last]
+    for i in range(4):
+        search.candidate[at, i] = search.candidate[last, i]
     search.score[at] = search.score[last]
 
 
-@compiled
+@borrowing
 def _recreate(state: Any, tables: Any, rule: Any, search: Any, ban: Any, limit: Any) -> Any:
     """Extract the best candidates until none is left; returns the cost of rows saved on the way."""
     cost, looked = 0.0, 0
@@ -786,15 +813,17 @@ def _recreate(state: Any, tables: Any, rule: Any, search: Any, ban: Any, limit: 
             looked += 1
         if search.counts[_CANDIDATES] == 0:
             return cost
-        pick = np.argmax(search.score[: search.counts[_CANDIDATES]])
-        a, b, code, node = search.candidate[pick]
-        shift, negative = code // 2 - tables.places, code % 2 == 1
-        uses = _count(state, tables, a, b, shift, negative, limit)
-        place = _bucket(state, rule, a, b, shift, uses, node >= 0)
-        if place < 0:
+        pick = 0
+        for i in range(1, search.counts[_CANDIDATES]):
+            if search.score[i] > search.score[pick]:
+                pick = i
+        a, b = np.int64(search.candidate[pick, 0]), np.int64(search.candidate[pick, 1])
+        code, node = np.int64(search.candidate[pick, 2]), np.int64(search.candidate[pick, 3])
+        score = _score(state, tables, rule, a, b, code, node >= 0, limit)
+        if score <= 0:
             _drop_candidate(search, pick)
-        elif place < search.score[pick]:
-            search.score[pick] = place
+        elif score < search.score[pick]:
+            search.score[pick] = score
         else:
             _drop_candidate(search, pick)
             cost += _save_all(state, tables, rule, search, a, b)
@@ -803,18 +832,18 @@ def _recreate(state: Any, tables: Any, rule: Any, search: Any, ban: Any, limit: 
                     continue
                 if search.counts[_FREE]:
                     search.counts[_FREE] -= 1
-                    node = search.free[search.counts[_FREE]]
+                    node = np.int64(search.free[search.counts[_FREE]])
                 else:
                     node = state.size[0]
                     state.size[0] += 1
-                _new_node(state, node, a, b, shift, negative)
+                _new_node(state, node, a, b, code // 2 - tables.places, code % 2)
                 _link(state, search, node)
                 _put(search, _MADE, search.made, node)
             _use(state, tables, node, limit)
             _change(search, node)
 
 
-@compiled
+@borrowing
 def _bury(state: Any, search: Any, inputs: Any) -> Any:
     """Condemn changed nodes that nothing uses, and then their operands."""
     at = 0
@@ -837,7 +866,7 @@ def _bury(state: Any, search: Any, inputs: Any) -> Any:
                     _change(search, operand)
 
 
-@compiled
+@borrowing
 def _spread(state: Any, search: Any, first: Any, inputs: Any, more: Any) -> Any:
     """Condemn up to so many more nodes of a random output of a node."""
     if more == 0 or state.held[first] == 0:
@@ -852,13 +881,34 @@ def _spread(state: Any, search: Any, first: Any, inputs: Any, more: Any) -> Any:
             nth -= 1
             bits &= bits - np.uint64(1)
     for _ in range(8 * more):
-        node = state.row[output, int(_random(search.seed) * state.row_size[output])]
-        if more and node >= inputs and not search.is_gone[node] and state.coef[node, output] != 0:
+        node = _nth(state, output, int(_random(search.seed) * _row_size(state, output)))
+        if more and node >= inputs and not search.is_gone[node]:
             _condemn(search, node)
             more -= 1
 
 
-@compiled
+@inlined
+def _row_size(state: Any, output: Any) -> Any:
+    total = 0
+    for word in range((state.size[0] + 63) >> 6):
+        total += _popcount(state.row[output, word])
+    return total
+
+
+@inlined
+def _nth(state: Any, output: Any, nth: Any) -> Any:
+    """The nth node of a row."""
+    word = 0
+    while nth >= _popcount(state.row[output, word]):
+        nth -= _popcount(state.row[output, word])
+        word += 1
+    bits = state.row[output, word]
+    for _ in range(nth):
+        bits &= bits - np.uint64(1)
+    return word * 64 + _lowest(bits)
+
+
+@borrowing
 def _ruin(state: Any, tables: Any, search: Any) -> Any:
     """Dissolve the condemned nodes, the deepest first; False if a coefficient is too large."""
     fine = True
@@ -872,7 +922,7 @@ def _ruin(state: Any, tables: Any, search: Any) -> Any:
     return fine
 
 
-@compiled
+@borrowing
 def _gain(state: Any, tables: Any, rule: Any, search: Any, dissolved: Any) -> Any:
     """Cost of what has gone less cost of what was made and of the rows as they are now.
 
@@ -888,17 +938,19 @@ def _gain(state: Any, tables: Any, rule: Any, search: Any, dissolved: Any) -> An
     return gain
 
 
-@compiled
+@borrowing
 def _retreat(state: Any, tables: Any, search: Any) -> Any:
     """Undo a step: rows as they were saved, made nodes away, gone nodes back."""
     for i in range(search.counts[_ROWS]):
         output = search.rows[i]
-        for k in range(state.row_size[output]):
-            _set_coef(state, tables, state.row[output, k], output, 0)
-        state.row_size[output] = 0
+        for word in range((state.size[0] + 63) >> 6):
+            bits = state.row[output, word]
+            while bits:
+                _set_coef(state, tables, word * 64 + _lowest(bits), output, 0)
+                bits &= bits - np.uint64(1)
         for k in range(search.row_size[i]):
             node = search.row_node[i, k]
-            _set_coef(state, tables, node, output, search.row_coef[i, k])
+            _set_coef(state, tables, node, output, np.int64(search.row_coef[i, k]))
     for i in range(search.counts[_MADE]):
         node = search.made[i]
         if search.alive[node]:
@@ -911,11 +963,19 @@ def _retreat(state: Any, tables: Any, search: Any) -> Any:
             _link(state, search, node)
 
 
-@compiled
+@borrowing
+def _fits(state: Any, search: Any) -> Any:
+    """Whether the rows that were changed can be saved again."""
+    for i in range(search.counts[_ROWS]):
+        if _row_size(state, search.rows[i]) > search.row_node.shape[1]:
+            return False
+    return True
+
+
+@borrowing
 def _settle(search: Any) -> Any:
     """Clear the marks of a step."""
-    for i in range(search.counts[_ROWS]):
-        search.saved[search.rows[i]] = False
+    search.saved[:] = 0
     for i in range(search.counts[_CHANGED]):
         search.is_changed[search.changed[i]] = False
     for i in range(search.counts[_GONE]):
@@ -963,12 +1023,13 @@ def improve(
             gain += _node_cost(state, rule, node)
             gain += _save_all(state, tables, rule, search, node, node)
         ban[0], ban[1] = state.left[first], state.right[first]
-        ban[2] = 2 * (np.int64(state.shift[first]) + tables.places) + state.negative[first]
+        ban[2] = 2 * (state.shift[first] + tables.places) + state.negative[first]
         fine = _ruin(state, tables, search)
         if fine:
             gain += _recreate(state, tables, rule, search, ban, limit)
             _bury(state, search, inputs)
             gain += _gain(state, tables, rule, search, dissolved)
+            fine = _fits(state, search)
         heat_now = heat * (1.0 - step / steps)
         if fine and gain >= heat_now * math.log(1.0 - _random(search.seed)):
             saved += gain

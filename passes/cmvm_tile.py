@@ -58,9 +58,8 @@ def signed_masks(values: IntArray) -> tuple[IntArray, IntArray]:
 def digit_terms(coefficients: IntArray) -> IntArray:
     """Terms ``[4, T]`` (output, node, shift, negative) of coefficients ``[nodes, M]``: one for each
     canonical signed digit, sorted by output, node and shift."""
-    plus, minus = signed_masks(coefficients)
-    places = int(np.abs(coefficients).max(initial=0)).bit_length() + 1
-    place = np.arange(places)[:, None, None]
-    digit = (plus >> place & 1) - (minus >> place & 1)
-    output, node, shift = np.nonzero(digit.transpose(2, 1, 0))
-    return np.stack([output, node, shift, (digit[shift, node, output] < 0).astype(np.int64)])
+    output, node = np.nonzero(coefficients.T)
+    plus, minus = signed_masks(coefficients[node, output])
+    places = int(np.max(plus | minus, initial=0)).bit_length()
+    taken, shift = np.nonzero((plus | minus)[:, None] >> np.arange(places) & 1)
+    return np.stack([output[taken], node[taken], shift, minus[taken] >> shift & 1])

@@ -7,6 +7,7 @@ from functools import cache
 from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwcompile.compiler.ir.adder_graph import IntArray
 from hwcompile.passes import cmvm_core as core
@@ -31,13 +32,14 @@ def search(weight: IntArray, span: IntArray, bound: int | None, options: SolverO
     additions on a path.
     """
     best: tuple[float, core.State] | None = None
-    for minimal, rule in _portfolio(options):
+    runs = list(_portfolio(options))
+    for minimal, rule in runs:
         tables = make_tables(int(np.abs(weight).max()), minimal)
         state = _start(weight, span, tables, bound)
         core.greedy(state, tables, rule, bound is not None, len(state.held) - _SPARE_NODES)
         if options.level == 3:
             state = _improve(state, tables, rule, len(weight), bound, options)
-        cost = _cost(state, rule, len(weight))
+        cost = _cost(state, rule, len(weight)) if len(runs) > 1 else 0.0
         if best is None or cost < best[0]:
             best = cost, state
     assert best is not None
@@ -47,12 +49,12 @@ def search(weight: IntArray, span: IntArray, bound: int | None, options: SolverO
 def _portfolio(options: SolverOptions) -> Iterator[tuple[bool, core.Rule]]:
     """Digit forms (True: all minimal ones) and rules to try."""
     bits = options.objective != "adders"
-    first = core.Rule(bits, _HALF if options.level == 3 else 0.0, 0.5, False, False)
+    first = core.Rule(bits, _HALF if options.level == 3 else 0.0, 1, False)
     if options.level in (1, 3):
         yield True, first
         return
-    for minimal, oldest, conflict in product((True, False), (False, True), (0.5, 0.0, 1.0)):
-        yield minimal, core.Rule(bits, 0.0, conflict, False, oldest)
+    for minimal, oldest, conflict in product((True, False), (False, True), (1, 0, 2)):
+        yield minimal, core.Rule(bits, 0.0, conflict, oldest)
 
 
 @cache
@@ -78,32 +80,43 @@ def _start(weight: IntArray, span: IntArray, tables: core.Tables, bound: int | N
     digits = signed_weight(weight)
     nodes = inputs + int(digits.sum()) // 2 + _SPARE_NODES
     words = -(-outputs // 64)
+    places = 1 << np.arange(tables.places)
+    signs = np.stack([tables.plus[weight + tables.reach], tables.minus[weight + tables.reach]])
+    # [N, M, places, 2] -> bit sets of outputs [N, words, 2 places]
+    taken = (signs.transpose(1, 2, 0)[:, :, None, :] & places[:, None].astype(np.uint32)) != 0
+    taken = taken.reshape(inputs, outputs, 2 * tables.places)
     state = core.State(
         coef=np.zeros((nodes, outputs), np.int32),
+        plane=np.zeros((nodes, words, 2 * tables.places), np.uint64),
         mask=np.zeros((nodes, words), np.uint64),
-        held=np.zeros(nodes, np.int32),
-        left=np.full(nodes, -1, np.int32),
-        right=np.full(nodes, -1, np.int32),
-        shift=np.zeros(nodes, np.int8),
-        negative=np.zeros(nodes, bool),
+        held=np.zeros(nodes, np.int64),
+        left=np.full(nodes, -1, np.int64),
+        right=np.full(nodes, -1, np.int64),
+        shift=np.zeros(nodes, np.int64),
+        negative=np.zeros(nodes, np.int64),
         span=np.zeros(nodes, np.int64),
-        level=np.zeros(nodes, np.int16),
-        row=np.zeros((outputs, int(digits.sum(0).max()) + 8), np.int32),
-        row_size=np.zeros(outputs, np.int32),
+        width=np.zeros(nodes, np.int64),
+        level=np.zeros(nodes, np.int64),
+        row=np.zeros((outputs, -(-nodes // 64)), np.uint64),
         room=np.full(outputs, _NO_BOUND if bound is None else 1 << bound) - digits.sum(0),
         size=np.array([inputs]),
     )
     state.coef[:inputs] = weight
     state.span[:inputs] = span
+    state.width[:inputs] = [int(v).bit_length() for v in span.tolist()]
     state.held[:inputs] = np.count_nonzero(weight, axis=1)
-    bits = np.zeros((inputs, words * 64), bool)
-    bits[:, :outputs] = weight != 0
-    state.mask[:inputs] = np.packbits(bits, axis=1, bitorder="little").view(np.uint64)
-    for j in range(outputs):
-        used = np.flatnonzero(weight[:, j])
-        state.row[j, : len(used)] = used
-        state.row_size[j] = len(used)
+    state.plane[:inputs] = _bit_sets(taken.transpose(0, 2, 1)).transpose(0, 2, 1)
+    state.mask[:inputs] = _bit_sets(weight != 0)
+    state.row[:, : -(-inputs // 64)] = _bit_sets(weight.T != 0)
     return state
+
+
+def _bit_sets(flags: core.BoolArray) -> NDArray[np.uint64]:
+    """Flags ``[..., n]`` as words ``[..., ceil(n / 64)]``, the lowest bit first."""
+    packed = np.packbits(flags, axis=-1, bitorder="little")
+    padded = np.zeros((*packed.shape[:-1], -(-flags.shape[-1] // 64) * 8), np.uint8)
+    padded[..., : packed.shape[-1]] = packed
+    return padded.view(np.uint64)
 
 
 def _improve(
@@ -128,7 +141,7 @@ def _compact(state: core.State, alive: core.BoolArray, inputs: int) -> core.Stat
     size = int(state.size[0])
     nodes = np.flatnonzero(alive[:size])
     nodes = nodes[np.lexsort((nodes, state.level[nodes]))]
-    number = np.full(size + 1, -1, np.int32)
+    number = np.full(size + 1, -1, np.int64)
     number[nodes] = np.arange(len(nodes))
     return state._replace(
         coef=state.coef[nodes],

@@ -32,7 +32,7 @@ from hwcompile.compiler.ir import adder_graph
 from hwcompile.compiler.ir.adder_graph import AdderGraph, IntArray
 from hwcompile.passes.cmvm_tile import SolverOptions, Tile, digit_terms, signed_weight
 
-SOLVER_VERSION = 1
+SOLVER_VERSION = 2
 """Part of every cache key: raised when the same input gives another graph."""
 
 WIDEST_WEIGHT = 1 << 16
@@ -75,9 +75,7 @@ def solve_cmvm(
         solved[i] = tile
         if store:
             store.put(keys[i], tile)
-    graph = _joined(weight.shape[1], least, greatest, [tile for tile in solved if tile])
-    adder_graph.verify(graph, weight)
-    return graph
+    return _joined(weight, least, greatest, [tile for tile in solved if tile])
 
 
 def _checked(
@@ -146,8 +144,8 @@ def _solve_all(tasks: list[_Task], jobs: int) -> Iterator[Tile]:
         yield from pool.map(_solve_tile, tasks)
 
 
-def _joined(outputs: int, low: IntArray, high: IntArray, tiles: list[Tile]) -> AdderGraph:
-    """One graph of all tiles: their adders in a row, their terms output by output."""
+def _joined(weight: IntArray, low: IntArray, high: IntArray, tiles: list[Tile]) -> AdderGraph:
+    """One graph of all tiles: their adders in a row, their terms output by output; checked."""
     operands, terms = [np.zeros((6, 0), np.int64)], [np.zeros((4, 0), np.int64)]
     first_input, first_adder = 0, len(low)
     for tile in tiles:
@@ -163,8 +161,9 @@ def _joined(outputs: int, low: IntArray, high: IntArray, tiles: list[Tile]) -> A
         first_adder += tile.operands.shape[1]
     joined = np.concatenate(terms, axis=1)
     joined = joined[:, np.argsort(joined[0], kind="stable")]
-    start = np.searchsorted(joined[0], np.arange(outputs + 1))
-    return adder_graph.build(np.concatenate(operands, axis=1), joined[1:], start, low, high)
+    start = np.searchsorted(joined[0], np.arange(weight.shape[1] + 1))
+    made = np.concatenate(operands, axis=1)
+    return adder_graph.build(made, joined[1:], start, low, high, weight)
 
 
 # --- one tile -------------------------------------------------------------------------------------

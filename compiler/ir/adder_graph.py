@@ -101,13 +101,19 @@ class GraphMetrics:
 
 
 def build(
-    operands: IntArray, terms: IntArray, term_start: IntArray, low: IntArray, high: IntArray
+    operands: IntArray,
+    terms: IntArray,
+    term_start: IntArray,
+    low: IntArray,
+    high: IntArray,
+    matrix: IntArray | None = None,
 ) -> AdderGraph:
     """A graph with its intervals and levels from its bare structure.
 
     ``operands [6, A]``: left, right, left_shift, right_shift, left_negative, right_negative;
-    ``terms [3, T]``: node, shift, negative; ``low``, ``high [N]``: input intervals. Raises
-    AdderGraphError when the structure is not sound.
+    ``terms [3, T]``: node, shift, negative; ``low``, ``high [N]``: input intervals; ``matrix
+    [N, M]``: what it must expand to, if given. Raises AdderGraphError when the structure is not
+    sound or the matrix another.
     """
     rows = [np.ascontiguousarray(row, np.int64) for row in (*operands, *terms)]
     start = np.ascontiguousarray(term_start, np.int64)
@@ -129,7 +135,9 @@ def build(
     )
     _verify_structure(graph)
     graph = replace(graph, level=_levels(graph))
-    node_low, node_high = _intervals(graph, graph.level)
+    node_low, node_high, expansion = _walk(graph)
+    if matrix is not None and not np.array_equal(expansion, matrix):
+        raise AdderGraphError("An adder graph does not compute its matrix.")
     return replace(graph, low=node_low, high=node_high)
 
 
@@ -251,11 +259,28 @@ def _levels(graph: AdderGraph) -> IntArray:
     return np.array(level, np.int64)
 
 
-def _intervals(graph: AdderGraph, level: IntArray) -> tuple[IntArray, IntArray]:
-    """Exact intervals of all nodes. Raises AdderGraphError where a node could pass 2^62."""
-    low: IntArray = np.zeros(graph.inputs + graph.adders, np.int64)
-    high: IntArray = np.zeros_like(low)
-    by_level = _by_level(graph, level)
+def _walk(graph: AdderGraph) -> tuple[IntArray, IntArray, IntArray]:
+    """Exact intervals of all nodes, and the matrix.
+
+    Raises AdderGraphError where a node or an output could pass 2^62.
+    """
+    by_level = _by_level(graph, graph.level)
+    _verify_reach(graph, by_level)
+    twice_middle = np.zeros(graph.inputs + graph.adders, np.int64)
+    span = np.zeros_like(twice_middle)
+    matrix = np.zeros((graph.inputs, graph.outputs), np.int64)
+    for first in range(0, graph.inputs, _BLOCK):
+        last = min(first + _BLOCK, graph.inputs)
+        c = _coefficients(graph, by_level, first, last)
+        matrix[first:last] = _sums(graph, c).T
+        least, greatest = graph.low[first:last], graph.high[first:last]
+        twice_middle += c @ (least + greatest)
+        span += np.abs(c) @ (greatest - least)
+    return (twice_middle - span) >> 1, (twice_middle + span) >> 1, matrix
+
+
+def _verify_reach(graph: AdderGraph, by_level: list[IntArray]) -> None:
+    """Raise AdderGraphError where a node or an output could pass 2^62, before it is computed."""
     reach = np.maximum(np.abs(graph.low), np.abs(graph.high)).astype(np.float64)
     for adders in by_level:
         reach[graph.inputs + adders] = np.ldexp(
@@ -263,14 +288,13 @@ def _intervals(graph: AdderGraph, level: IntArray) -> tuple[IntArray, IntArray]:
         ) + np.ldexp(reach[graph.right[adders]], graph.right_shift[adders])
     if (reach >= _LIMIT).any():
         raise AdderGraphError("A node of an adder graph does not fit in 62 bits.")
-    for first in range(0, graph.inputs, _BLOCK):
-        last = min(first + _BLOCK, graph.inputs)
-        c = _coefficients(graph, by_level, first, last)
-        least, greatest = graph.low[first:last], graph.high[first:last]
-        up, down = np.maximum(c, 0), np.minimum(c, 0)
-        low += (up @ least + down @ greatest).astype(np.int64)
-        high += (up @ greatest + down @ least).astype(np.int64)
-    return low, high
+    sums: NDArray[np.float64] = np.abs(graph.constant).astype(np.float64)
+    used = np.flatnonzero(np.diff(graph.term_start))
+    if len(used):
+        scaled = np.ldexp(reach[graph.term_node], graph.term_shift)
+        sums[used] += np.add.reduceat(scaled, graph.term_start[:-1][used])
+    if (sums >= _LIMIT).any():
+        raise AdderGraphError("An output of an adder graph does not fit in 62 bits.")
 
 
 # --- verification ---------------------------------------------------------------------------------
@@ -285,18 +309,10 @@ def verify(graph: AdderGraph, matrix: IntArray | None = None) -> None:
     level = _levels(graph)
     if not np.array_equal(level, graph.level):
         raise AdderGraphError("The levels of an adder graph are wrong.")
-    low, high = _intervals(graph, level)
+    low, high, expansion = _walk(graph)
     if not (np.array_equal(low, graph.low) and np.array_equal(high, graph.high)):
         raise AdderGraphError("The intervals of an adder graph are wrong.")
-    terms = np.maximum(np.abs(low), np.abs(high))[graph.term_node].astype(float)
-    used = np.flatnonzero(np.diff(graph.term_start))
-    sums: NDArray[np.float64] = np.abs(graph.constant).astype(np.float64)
-    if len(used):
-        scaled = np.ldexp(terms, graph.term_shift)
-        sums[used] += np.add.reduceat(scaled, graph.term_start[:-1][used])
-    if (sums >= _LIMIT).any():
-        raise AdderGraphError("An output of an adder graph does not fit in 62 bits.")
-    if matrix is not None and not np.array_equal(expand(graph), matrix):
+    if matrix is not None and not np.array_equal(expansion, matrix):
         raise AdderGraphError("An adder graph does not compute its matrix.")
 
 

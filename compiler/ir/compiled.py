@@ -15,7 +15,22 @@ def compiled(function: F) -> F:
 
     An installation that nobody may write to compiles anew in each process.
     """
+    return _compiled(function)
+
+
+def borrowing(function: F) -> F:
+    """A compiled function without reference counts, which allocates nothing: the arrays are kept by
+    its caller. Counting those of a tuple of arrays costs more than a small function does."""
+    return _compiled(function, _nrt=False)
+
+
+def inlined(function: F) -> F:
+    """A borrowing function that becomes part of each that calls it."""
+    return _compiled(function, _nrt=False, forceinline=True)
+
+
+def _compiled(function: F, **options: Any) -> F:
     try:
-        return cast(F, numba.njit(cache=True, nogil=True)(function))
+        return cast(F, numba.njit(cache=True, nogil=True, **options)(function))
     except RuntimeError:
-        return cast(F, numba.njit(nogil=True)(function))
+        return cast(F, numba.njit(nogil=True, **options)(function))
