@@ -33,11 +33,11 @@ from rich.progress import Progress
 from benchmarks import damage
 from hwcompile.compiler.errors import ModelError
 from hwcompile.compiler.importing import import_graph
+from hwcompile.compiler.isolation import GIB, Limits, limit_process
 
 OUT = Path("docs/results/hostile.md")
 LARGEST = 256 << 10
 SECONDS = 10
-GIB = 1 << 30
 BATCH = 25
 
 
@@ -118,8 +118,7 @@ def batch(paths: Sequence[Path], numbers: range, seed: int) -> list[Trial]:
     child = os.fork()
     if child == 0:
         os.close(read)
-        resource.setrlimit(resource.RLIMIT_AS, (6 * GIB, 6 * GIB))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        limit_process(Limits(6 * GIB, BATCH * SECONDS, GIB))
         with os.fdopen(write, "w", encoding="utf-8") as stream:
             for n in numbers:
                 t = trial(paths[n % len(paths)], n, seed)

@@ -143,6 +143,11 @@ class Options:
         False, "replace a folder that hwcompile did not write, or rebuild", recorded=False
     )
     progress: bool = _option(True, "no progress display", off="--no-progress", recorded=False)
+    isolate: bool = _option(
+        False,
+        "read the model first in a child process with limits of memory and time",
+        recorded=False,
+    )
     cache: bool = _option(True, "do not use the cache", off="--no-cache", recorded=False)
 
     def __post_init__(self) -> None:

@@ -30,6 +30,7 @@ from hwcompile.compiler.ir import serialise
 from hwcompile.compiler.ir.graph import Graph, Linear
 from hwcompile.compiler.ir.program import Program
 from hwcompile.compiler.ir.verify import verify_program
+from hwcompile.compiler.isolation import check_isolated
 from hwcompile.compiler.names import Ident, label
 from hwcompile.compiler.options import Options, flag, recorded
 from hwcompile.compiler.stages import Listener, Stage, cut, run_stages
@@ -298,6 +299,8 @@ def compile_model(
     for path in paths:
         if not path.is_file():
             raise UsageError(f"there is no file {label(str(path))}")
+    if options.isolate:
+        check_isolated(paths, shapes(options))
     loaded = load_models(paths, shapes(options))
     large = stays_in_files(loaded)
     if large and options.stop_after != "import":

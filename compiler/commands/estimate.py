@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from hwcompile.compiler import assessment, pipeline, tolerance
+from hwcompile.compiler import assessment, isolation, pipeline, tolerance
 from hwcompile.compiler.appraisal import Appraisal, appraise, appraise_shape
 from hwcompile.compiler.commands import common
 from hwcompile.compiler.console import Output, StageDisplay
@@ -30,7 +30,7 @@ hwcompile estimate model-hwcompile --scenario mine.yaml --explain cost.chip_usd"
 _OPTIONS = (
     *("target", "liberty", "clock_period_ns", "weights", "activations", "sparsity"),
     *("calibration", "shape", "style", "scenario", "figures"),
-    *("json", "jobs", "progress", "cache"),
+    *("json", "jobs", "progress", "cache", "isolate"),
 )
 
 
@@ -75,7 +75,7 @@ def execute(args: argparse.Namespace, output: Output) -> int:
     if path.is_dir():
         made, found, content = _of_bundle(path, options, args, output)
         report = made.report() if made is not None else None
-    elif _modelled(path, args):
+    elif _modelled(path, options, args):
         made = _modelled_estimate(path, options, args, output)
         found, report = made.estimate, made.report()
         content = {"basis": "modelled", "layers": made.layers()}
@@ -104,10 +104,12 @@ def _write(path: Path, text: str) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _modelled(path: Path, args: argparse.Namespace) -> bool:
+def _modelled(path: Path, options: Options, args: argparse.Namespace) -> bool:
     """Whether areas come from statistics: as asked for, else by the size of the file."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
+    if options.isolate:
+        isolation.check_isolated([path], pipeline.shapes(options))
     if args.hold != "logic" or args.basis == "model":
         return True
     return args.basis == "auto" and is_large(path)
@@ -178,7 +180,7 @@ def _measure(path: Path, args: argparse.Namespace) -> tolerance.Tolerance:
 
 def _of_model(path: Path, options: Options, output: Output) -> Estimate:
     with StageDisplay(output) as display:
-        outcome = pipeline.compile_model(path, options, display)
+        outcome = pipeline.compile_model(path, replace(options, isolate=False), display)
     for text in assessment.summary(outcome.report):
         output.message(text, level=1)
     found: Estimate = outcome.artefacts["estimate"]

@@ -29,7 +29,7 @@ def add(commands: common.Commands) -> None:
     )
     parser.add_argument("--format", choices=_FORMATS, default="text", help="default: text")
     parser.add_argument("-o", "--output", metavar="FILE", dest="file", help="default: stdout")
-    add_arguments(parser, only=("shape", "json", "progress", "cache"))
+    add_arguments(parser, only=("shape", "json", "progress", "cache", "isolate"))
 
 
 def execute(args: argparse.Namespace, output: Output) -> int:
