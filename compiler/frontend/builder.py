@@ -176,6 +176,11 @@ class Builder:
             heads = np.broadcast_shapes(shapes[0][:-2], shapes[1][:-2])
             zero = np.zeros((), self.types[inputs[0]].dtype)
             return np.broadcast_to(zero, (*heads, shapes[0][-2], shapes[1][-1]))
+        if op == "Gather":
+            # Nor that of a lookup a table.
+            axis, zero = at.get("axis", 0), np.zeros((), self.types[inputs[0]].dtype)
+            rest = shapes[0][axis:][1:]
+            return np.broadcast_to(zero, (*shapes[0][:axis], *shapes[1], *rest))
         return self._evaluate(op, at, [self._stand_in(k) for k in inputs])
 
     def _fold(self, op: str, inputs: list[str], at: dict[str, Any], timed: bool) -> Array:

@@ -86,6 +86,8 @@ class Matrices:
         full = without_gain(form) if len(form.terms) != 1 else form
 
         def lay(array: Any) -> Any:
+            if array.size and not any(array.strides):  # one value for all of it
+                return np.broadcast_to(array[(0,) * array.ndim], (rows, cols))
             flat = np.asarray(array).reshape(-1)
             return flat[order].reshape(rows, cols)
 
