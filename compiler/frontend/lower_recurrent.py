@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hwcompile.compiler.frontend import forms
+from hwcompile.compiler.frontend.builder import Unsupported
 from hwcompile.compiler.frontend.lowering import Handlers, Lowering, Tensor
 from hwcompile.compiler.ir import graph as ir
 from hwcompile.compiler.ir.expressions import constant
@@ -22,6 +23,9 @@ from hwcompile.compiler.ir.tensor_graph import Array, Node
 def _recurrent(w: Lowering, node: Node) -> Tensor:
     layer: Layer = node.attributes["layer"]
     x = w.form(node.inputs[0])
+    batch = x.shape[1]
+    if batch != 1:
+        raise Unsupported(f"a recurrence over {batch} sequences at a time", "export with batch 1")
     turn: Callable[[Array], Array] = (lambda a: a[::-1]) if layer.reverse else (lambda a: a)
     x = forms.move(x, turn)
     rows, cols = forms.rows_of(x)
@@ -42,13 +46,23 @@ def _lstm(w: Lowering, layer: Layer, x: str) -> dict[str, str]:
     h, c = w.m.delay(layer.hidden, rows), w.m.delay(layer.cell, rows)
     kept = _matrices(w, h, layer.recurrent, np.zeros_like(layer.bias))
     sums = [w.m.binary(ir.Add, *pair) for pair in zip(inputs, kept, strict=True)]
-    i, o, f = (w.m.unary(s, gate) for s in sums[:3])
+    i, f = (w.m.unary(_peep(w, layer, n, sums[n], c), gate) for n in (0, 2))
     added = w.m.binary(ir.Multiply, i, w.m.unary(sums[3], candidate))
     cell = w.m.binary(ir.Add, w.m.binary(ir.Multiply, f, c), added)
+    o = w.m.unary(_peep(w, layer, 1, sums[1], cell), gate)
     hidden = w.m.binary(ir.Multiply, o, w.m.unary(cell, out))
     w.m.keep(h, hidden)
     w.m.keep(c, cell)
     return {"hidden": hidden, "cell": cell}
+
+
+def _peep(w: Lowering, layer: Layer, gate: int, total: str, cell: str) -> str:
+    """The sum of a gate, with what it sees of the cell."""
+    if layer.peepholes is None:
+        return total
+    # A diagonal matrix: constant factors are weights like others, and work row by row.
+    seen = _matrices(w, cell, np.diag(layer.peepholes[gate])[None], np.zeros((1, layer.size)))
+    return w.m.binary(ir.Add, total, seen[0])
 
 
 def _gru(w: Lowering, layer: Layer, x: str) -> dict[str, str]:

@@ -44,14 +44,10 @@ def _operator(b: Builder, call: Call) -> list[str]:
     at = call.attributes
     if at.get("clip", 0.0) or at.get("input_forget", 0) or at.get("activation_alpha"):
         raise Unsupported("a clipped, coupled or parametrised recurrence", "use the plain one")
-    if call.input(7):
-        raise Unsupported("a recurrence with peepholes", "use one without")
     x = call.inputs[0]
     if at.get("layout", 0):
         x = b.emit("Transpose", [x], {"perm": (1, 0, 2)})
-    rows, batch = b.shape(x)[:2]
-    if batch != 1:
-        raise Unsupported(f"a recurrence over {batch} sequences at a time", "export with batch 1")
+    rows = b.shape(x)[0]
     if call.input(4) and (b.value(call.inputs[4], "lengths") != rows).any():
         raise Unsupported("sequences of different lengths", "pass no lengths")
     layers = _layers(b, call)
@@ -93,6 +89,9 @@ def _layers(b: Builder, call: Call) -> list[Layer]:
     biases = np.zeros((directions, 2 * gates * size))
     if call.input(3):
         biases = b.value(call.inputs[3], "bias").astype(np.float64)
+    peepholes = None
+    if call.input(7):
+        peepholes = b.value(call.inputs[7], "peepholes").astype(np.float64)
     hidden = _initial(b, call.input(5), directions, size, at.get("layout", 0))
     cell = _initial(b, call.input(6), directions, size, at.get("layout", 0))
 
@@ -112,6 +111,7 @@ def _layers(b: Builder, call: Call) -> list[Layer]:
             tuple(functions[d * each : (d + 1) * each]),
             bool(at.get("linear_before_reset", 0)),
             d == 1 or direction == "reverse",
+            peepholes=None if peepholes is None else peepholes[d].reshape(3, size),
         )
         for d in range(directions)
     ]

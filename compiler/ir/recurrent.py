@@ -21,6 +21,8 @@ class Layer:
     """``weight`` ``[gates, inputs, size]``, ``recurrent`` ``[gates, size, size]``; ``bias`` and
     ``recurrent_bias`` ``[gates, size]``; ``hidden`` and ``cell``: the initial state ``[size]``.
 
+    ``peepholes`` ``[3, size]``: factors of the cell in the input, output and forget gate of an LSTM
+    (the output gate sees the new cell), or none.
     ``functions``: of the gates, the candidate and (LSTM) the cell. ``reset_after``: a GRU whose
     reset gate acts after the matrix. ``reverse``: from the last row to the first. ``result``:
     which state is the output.
@@ -37,6 +39,7 @@ class Layer:
     reset_after: bool
     reverse: bool
     result: Literal["hidden", "cell"] = "hidden"
+    peepholes: FloatArray | None = None
 
     @property
     def size(self) -> int:
@@ -65,8 +68,11 @@ def _lstm(
     sums = [
         x + h @ r + b for x, r, b in zip(inputs, layer.recurrent, layer.recurrent_bias, strict=True)
     ]
-    i, o, f = (evaluate_expression(gate, s) for s in sums[:3])
+    seen = np.zeros((3, layer.size)) if layer.peepholes is None else layer.peepholes
+    i = evaluate_expression(gate, sums[0] + seen[0] * c)
+    f = evaluate_expression(gate, sums[2] + seen[2] * c)
     c = f * c + i * evaluate_expression(candidate, sums[3])
+    o = evaluate_expression(gate, sums[1] + seen[1] * c)
     return o * evaluate_expression(out, c), c
 
 
