@@ -207,19 +207,23 @@ def _cut(block: WeightBlock, pace: Pace, latest: bool) -> WeightBlock | None:
 def _gate_times(block: WeightBlock, pace: Pace) -> FloatArray:
     """When the gate of each bit is done; infinite with feedback in it, 0 in front of the last row.
 
-    Both bits of an adder have the time of the later one: no gate is taken apart.
+    Both bits of an adder have the time of the later one, and no gate is done before what it reads:
+    all that is done by some time is whole, and reads nothing else.
     """
-    done = arrivals(block, pace)
-    late = np.zeros(len(done), np.int64)
+    there = arrivals(block, pace)
+    late = np.zeros(len(there), np.int64)
+    done = np.where(block.cuts > 0, 0.0, there)
+    fed = slice(len(block.leaf_tap), int(block.feedback_start[-1]))
+    done[fed], late[fed] = np.inf, block.cuts
     for stage in block.stages:
         repeat = (stage.end - stage.first) // stage.size
-        both = done[stage.first : stage.end].reshape(repeat, stage.size)
-        done[stage.first : stage.end] = np.tile(both.max(0), repeat)
-        late[stage.first : stage.end] = np.tile(
-            late[stage.inputs].max(0) + (stage.kind == "register"), repeat
-        )
-    done[late < block.cuts] = 0.0
-    done[_fed(block)] = np.inf
+        own = there[stage.first : stage.end].reshape(repeat, stage.size).max(0)
+        cycle = late[stage.inputs].max(0) + (stage.kind == "register")
+        if stage.kind != "register":
+            own = np.maximum(own, done[stage.inputs].max(0))
+        own[cycle < block.cuts] = 0.0
+        done[stage.first : stage.end] = np.tile(own, repeat)
+        late[stage.first : stage.end] = np.tile(cycle, repeat)
     return done
 
 

@@ -12,6 +12,7 @@ from hwcompile.compiler.ir import program as ir
 from hwcompile.compiler.ir.chip import Chip, Port
 from hwcompile.compiler.pipeline import write_rtl
 from hwcompile.passes.choose_styles import Style
+from hwcompile.passes.cut_trees import Pace
 from hwcompile.sim import reference
 from hwcompile.sim.runner import ChipSample, chip_samples
 
@@ -35,9 +36,10 @@ def build(
     style: Style = "auto",
     logits_port: bool = True,
     cache_port: bool = False,
+    pace: Pace | None = None,
 ) -> Built:
     """Plan the chip and write its Verilog."""
-    hardware = build_hardware(program, style, logits_port, cache_port)
+    hardware = build_hardware(program, style, logits_port, cache_port, pace=pace)
     folder.mkdir(parents=True, exist_ok=True)
     write_rtl(hardware, folder)
     return Built(program, hardware.chip, folder)

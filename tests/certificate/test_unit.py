@@ -16,6 +16,7 @@ from hwcompile.compiler.ir import program as ir
 from hwcompile.passes.choose_styles import Style
 from hwcompile.sim.certificate.proof import BlockProof
 from tests import chips, programs
+from tests.paces import pace
 
 UNIT = "hw_core_linear.v"
 
@@ -51,6 +52,20 @@ def test_styles(style: Style, tmp_path: Path) -> None:
     built = chips.build(programs.tiny_decoder(swiglu=False), tmp_path, style)
     found = check(built, proofs_of(built))
     assert found is not None and found.status == "bounded"
+
+
+def test_rows_of_registers(tmp_path: Path) -> None:
+    """Blocks with one and with more; a unit that takes sums a cycle early is named."""
+    program = programs.tiny_decoder(swiglu=False)
+    built = chips.build(program, tmp_path, pace=pace(most_cuts=3))
+    proofs = proofs_of(built)
+    found = check(built, proofs)
+    assert found is not None and found.status == "bounded"
+    early = tmp_path / "early"
+    chips.build(program, early)
+    (tmp_path / UNIT).write_text((early / UNIT).read_text())
+    with pytest.raises(MismatchError, match="not taken after all planes"):
+        check(built, proofs)
 
 
 @pytest.fixture(scope="module")

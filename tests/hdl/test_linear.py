@@ -16,9 +16,11 @@ from hwcompile.hdl.linear import Linear, LinearPlan, plan_linear
 from hwcompile.hdl.matrix_block import matrix_block_verilog
 from hwcompile.passes.lower_weights import lower_weights
 from hwcompile.sim.unit_bench import Case, Result, corner_inputs, run_cases, unit_verilog
+from tests.paces import pace
 
 ELEMENT_BITS = 16
-Matrix = tuple[ir.Linear, ir.Value, tuple[int, int]]
+Matrix = tuple[ir.Linear, ir.Value, tuple[int, int, int]]
+"""Operation, input, and its block: phases, planes, most rows of registers."""
 
 
 def _matrix(
@@ -33,6 +35,7 @@ def _matrix(
     out_bits: int = 8,
     shift: tuple[int, int] = (0, 9),
     multiplier: int = 1,
+    cuts: int = 0,
 ) -> Matrix:
     reach = operations.limit(x_bits)
     x = ir.Value("x", 1, n, x_bits, -reach - 1, reach, 1.0)
@@ -49,14 +52,16 @@ def _matrix(
         rng.integers(1, multiplier + 1, m),
         rng.integers(shift[0], shift[1] + 1, m),
     )
-    return op, x, (phases, planes)
+    return op, x, (phases, planes, cuts)
 
 
 def _build(matrices: Sequence[Matrix], folder: Path) -> tuple[Linear, list[Path]]:
     plans: list[LinearPlan] = []
     files = dict(PRIMITIVES)
-    for number, (op, x, (phases, planes)) in enumerate(matrices):
-        block = lower_weights(op.weight, x.bits, phases, planes=planes)
+    for number, (op, x, (phases, planes, cuts)) in enumerate(matrices):
+        wanted = pace(most_cuts=cuts) if cuts else None
+        block = lower_weights(op.weight, x.bits, phases, planes=planes, pace=wanted)
+        assert block.cuts == cuts
         files[f"block{number}"] = matrix_block_verilog(block, f"block{number}")
         plans.append(plan_linear(number, op, x, block, f"block{number}"))
     unit = Linear(plans, ELEMENT_BITS, 12)
@@ -129,6 +134,19 @@ def test_several_planes_a_cycle(tmp_path: Path) -> None:
         _matrix(rng, 3, 6, 6, planes=8, most=7),
         _matrix(rng, 4, 2, 1, planes=8),
         _matrix(rng, 9, 5, 5, x_bits=5),
+    ]
+    assert _run(matrices, tmp_path).failures == ()
+
+
+def test_rows_of_registers_in_some_blocks(tmp_path: Path) -> None:
+    """One and two beside none; one phase and several; fewer and more trees than planes."""
+    rng = np.random.default_rng(6)
+    matrices = [
+        _matrix(rng, 7, 11, 4, cuts=1),
+        _matrix(rng, 7, 11, 4),
+        _matrix(rng, 12, 26, 2, planes=4, cuts=2),
+        _matrix(rng, 20, 5, 1, x_bits=10, out_bits=12, cuts=1),
+        _matrix(rng, 9, 6, 3, planes=8, cuts=2),
     ]
     assert _run(matrices, tmp_path).failures == ()
 

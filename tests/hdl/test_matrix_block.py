@@ -15,6 +15,7 @@ from hwcompile.compiler.ir.weight_logic import IntArray, WeightBlock, offset_pla
 from hwcompile.hdl.cells import PRIMITIVES
 from hwcompile.hdl.matrix_block import PhaseDecode, matrix_block_verilog, phase_bits
 from hwcompile.passes.lower_weights import lower_weights
+from tests.paces import pace
 
 ICARUS = shutil.which("iverilog")
 VECTORS = 5
@@ -52,7 +53,18 @@ def _blocks() -> list[tuple[IntArray, WeightBlock]]:
         (np.zeros((3, 4), np.int64), 8, 2, False, 8),
         (weights(6, 3, 1), 8, 1, True, 7),
     ]
-    return blocks + [(w, lower_weights(w, *options)) for w, *options in several]
+    cut = [
+        (weights(21, 13, 127), 8, 1, True, 1),
+        (weights(30, 8, 7), 8, 4, False, 4),
+        (weights(9, 9, 1), 5, 3, False, 1),
+        (weights(21, 6, 127), 8, 6, False, 8),
+    ]
+    blocks += [(w, lower_weights(w, *options)) for w, *options in several]
+    return blocks + [
+        (w, lower_weights(w, *options, pace=pace(most_cuts=most)))
+        for w, *options in cut
+        for most in (1, 3)
+    ]
 
 
 def _rows(rng: np.random.Generator, block: WeightBlock) -> IntArray:
@@ -73,6 +85,8 @@ def _bench(number: int, block: WeightBlock, rows: IntArray) -> str:
                 steps.append(
                     f"    first = {int(j == 0)}; phase = {phase}; x = {len(bits)}'b{bits}; tick;"
                 )
+            # What comes next must not reach them, a new beginning least of all.
+            steps += ["    x = ~x; first = 1; tick;"] * block.cuts
             steps.append(f'    $display("{number} {row} {phase} %b", acc);')
             steps.append("    x = ~x; first = 0; tick;")  # the next phase does not depend on it
     port = ".phase(phase), " if block.phases > 1 else ""

@@ -28,6 +28,7 @@ from hwcompile.sim.runner import (
     timeout_cycles,
 )
 from tests import chips, programs
+from tests.paces import pace
 
 icarus = pytest.mark.skipif(not shutil.which("iverilog"), reason="Icarus Verilog is not installed")
 QUICK = "icarus" if shutil.which("iverilog") else "verilator"
@@ -44,10 +45,15 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> chips.Built:
 
 
 @icarus
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_from_reset_without_x_and_on_schedule(name: str, tmp_path: Path) -> None:
-    """Icarus starts with X everywhere; adders one by one; the second sample finds a full memory."""
-    built = chips.build(PROGRAMS[name](), tmp_path)
+@pytest.mark.parametrize(("name", "cuts"), [*((name, 0) for name in PROGRAMS), ("llama", 3)])
+def test_from_reset_without_x_and_on_schedule(name: str, cuts: int, tmp_path: Path) -> None:
+    """Icarus starts with X everywhere; adders one by one; the second sample finds a full memory.
+
+    With ``cuts``, blocks have rows of registers, some one and some more.
+    """
+    built = chips.build(PROGRAMS[name](), tmp_path, pace=pace(most_cuts=cuts) if cuts else None)
+    texts = [path.read_text() for path in sorted(tmp_path.glob("hw_matrix_*.v"))]
+    assert all(("; cuts: " in text) == (cuts > 0) for text in texts)
     samples = chips.random_samples(built, 2)
     results = simulate(tmp_path, built.ports, samples, "icarus", adders="full")
     tokens = len(samples[0].inputs["s_axis"]) if built.chip.cycles_per_token(0) else 0

@@ -14,13 +14,18 @@ from hwcompile.compiler.ir.weight_logic import evaluate
 from hwcompile.hdl.matrix_block import matrix_block_verilog
 from hwcompile.passes.lower_weights import lower_weights
 from hwcompile.sim.gate_block import simulate_block
+from tests.paces import pace
 
 
-@pytest.mark.parametrize(("target_name", "phases"), [("nangate45", 1), ("sky130hd", 4)])
-def test_gates_compute_the_matrix(target_name: str, phases: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("target_name", "phases", "cuts"),
+    [("nangate45", 1, 0), ("sky130hd", 4, 0), ("nangate45", 5, 1)],
+)
+def test_gates_compute_the_matrix(target_name: str, phases: int, cuts: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(phases)
     weight = rng.integers(-127, 128, (7, 10)) * (rng.random((7, 10)) < 0.7)
-    block = lower_weights(weight, 8, phases=phases)
+    block = lower_weights(weight, 8, phases=phases, pace=pace() if cuts else None)
+    assert block.cuts == cuts
     source = tmp_path / "block.v"
     source.write_text(matrix_block_verilog(block, "block"))
     target = load_target(target_name)
