@@ -18,7 +18,7 @@ from hwcompile.compiler.estimate.estimate import Estimate
 from hwcompile.compiler.estimate.ledger import Quantity
 
 SCHEMA = "hwcompile-report"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Status = Literal["proven", "bounded", "simulated", "rebuilt", "failed", "not verified"]
 
