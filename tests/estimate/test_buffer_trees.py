@@ -164,6 +164,17 @@ def test_spares_make_the_cells_those_of_any_connection(seed: int) -> None:
     assert len(set(found)) == 1
 
 
+def test_spares_are_enough_where_every_buffer_but_one_wastes_its_sinks() -> None:
+    nets = list(range(2, 14))
+    ports = {
+        "x": {"direction": "input", "bits": nets},
+        "y": {"direction": "output", "bits": nets * (BOUND + 1)},
+    }
+    module = {"cells": {}, "ports": ports, "netnames": ports}
+    assert bounded(module, RULES)[1] == {"BUF": 2 * len(nets)}
+    assert most_buffers(module, BOUND) >= 2 * len(nets)
+
+
 def test_no_net_of_a_mapped_module_but_the_clock_is_wide(
     mapped: SynthesisResult, target: Target
 ) -> None:
