@@ -6,7 +6,8 @@ Random matrices: int8 and int4 gaussian, ternary with 60 % zeros. ``core`` is th
 mapped (trees, decoders, constants, accumulators), ``with unit`` adds the linear unit around it
 (input bank, plane and control registers, capture, constants of each column, requantiser), which a
 chip has once for all its matrices. Areas in um2 a weight, estimated buffers apart. Delay is our own
-timing with those buffers in. Energy: toggles without glitches times capacitance, a proxy.
+timing with those buffers in; a block that would miss 2.5 ns has rows of registers (cuts). Energy:
+toggles without glitches times capacitance, a proxy.
 
 ``--rows``: names of the table's rows. Results are written after each row, so that a run that was
 stopped goes on where it was.
@@ -23,6 +24,7 @@ from typing import Any
 
 from benchmarks.blocks import KIND_NAMES, measure_block, random_matrix, unit_area
 from benchmarks.rom_baseline import measure_rom, rom_cycles
+from hwcompile.compiler.estimate.block_timing import pace_of
 from hwcompile.compiler.estimate.cost_model import block_area
 from hwcompile.compiler.estimate.targets import Target, load_target
 from hwcompile.hdl.matrix_block import PhaseDecode
@@ -81,12 +83,14 @@ def measure(row: Row, kind: str, target: Target, cache: Path | None) -> dict[str
             **asdict(measure_rom(weight, row.lanes, target, cache=cache)),
             "weights": weight.size,
             "cycles": rom_cycles(row.shape, row.lanes),
+            "cuts": 0,
             "unit_um2": None,
             "row_cycles": None,
             "model_um2": None,
         }
     places = MAGNITUDE_BITS[kind] if row.respin else 0
-    block = lower_matrix(weight, 8, row.phases, row.planes, places)
+    pace = pace_of(target, GOAL_NS, row.decode, row.respin)
+    block = lower_matrix(weight, 8, row.phases, row.planes, places, pace=pace)
     found = measure_block(block, weight, target, row.decode, row.respin, cache=cache)
     unit_um2, row_cycles = unit_area(block, weight, target, cache)
     model = block_area(block, target.library, row.decode).mid
@@ -96,6 +100,7 @@ def measure(row: Row, kind: str, target: Target, cache: Path | None) -> dict[str
         **asdict(found),
         "weights": weight.size,
         "cycles": block.phases * block.cycles,
+        "cuts": block.cuts,
         "unit_um2": unit_um2,
         "row_cycles": row_cycles,
         "model_um2": None if row.respin else model,
@@ -115,8 +120,8 @@ def table(results: Sequence[dict[str, Any]], target: Target) -> str:
         "on 64 rows, corners among them, gave W x on each.",
         "",
         "| row | style | shape | phases | planes | decode | weights | core | wanted | with unit | "
-        "buffers | cycles | delay ns | pJ | fan-out | pins a cell | nets | model | exact |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "buffers | cycles | cuts | delay ns | pJ | fan-out | pins a cell | nets | model | exact |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     by_name = {row.name: row for row in ROWS}
     for r in results:
@@ -130,8 +135,8 @@ def table(results: Sequence[dict[str, Any]], target: Target) -> str:
             f"| {row.name} | {row.style} | {row.shape[0]}x{row.shape[1]} | {row.phases} | "
             f"{row.planes} | {decode} | {KIND_NAMES[r['kind']]} | {core:.3f} | {wanted} | "
             f"{_with_unit(r)} | {r['buffer_area_um2'] / size:.3f} | "
-            f"{r['cycles']} | {r['critical_ns']:.2f} | {r['energy_pj']:.0f} | {r['fan_out']} | "
-            f"{r['pins'] / r['cells']:.2f} | {r['nets']} | {model} | "
+            f"{r['cycles']} | {r.get('cuts', 0)} | {r['critical_ns']:.2f} | {r['energy_pj']:.0f} | "
+            f"{r['fan_out']} | {r['pins'] / r['cells']:.2f} | {r['nets']} | {model} | "
             f"{'yes' if r['exact'] else 'NO'} |"
         )
     return "\n".join([*lines, "", *summary(results), "", "![area and cycles](styles.svg)", ""])
