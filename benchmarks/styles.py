@@ -5,9 +5,10 @@
 Random matrices: int8 and int4 gaussian, ternary with 60 % zeros. ``core`` is the block as it is
 mapped (trees, decoders, constants, accumulators), ``with unit`` adds the linear unit around it
 (input bank, plane and control registers, capture, constants of each column, requantiser), which a
-chip has once for all its matrices. Areas in um2 a weight, estimated buffers apart. Delay is our own
-timing with those buffers in; a block that would miss 2.5 ns has rows of registers (cuts). Energy:
-toggles without glitches times capacitance, a proxy.
+chip has once for all its matrices. Areas in um2 a weight, buffers apart: the trees in the netlist
+and the estimated one of the clock. Delay is our own timing with the trees in; a block that would
+miss 2.5 ns has rows of registers (cuts). Energy: toggles without glitches times capacitance, a
+proxy.
 
 ``--rows``: names of the table's rows. Results are written after each row, so that a run that was
 stopped goes on where it was.
@@ -115,7 +116,8 @@ def table(results: Sequence[dict[str, Any]], target: Target) -> str:
         f"Written by `python -m benchmarks.styles`, cells of {target.name}. `core`: the mapped "
         "block; `with unit`: and the linear unit around it (input bank, plane and control "
         "registers, capture, constants, requantiser), which a chip has once; um2 a weight. "
-        "`buffers`: estimated trees of wide nets, not in the core. Delay: own timing, buffers in. "
+        "`buffers`: trees of wide nets in the netlist, and the clock's estimated; not in the core. "
+        "Delay: own timing, trees in. "
         "Energy of one product: toggles without glitches. `exact`: the mapped netlist, simulated "
         "on 64 rows, corners among them, gave W x on each.",
         "",

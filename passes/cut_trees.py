@@ -121,9 +121,11 @@ def _end(block: WeightBlock) -> int:
 def cut_to_pace(assemble: Assemble, pace: Pace | None) -> WeightBlock:
     """The block as it is when it keeps the period, else with the rows of registers it needs."""
     block = assemble(0)
-    if pace is None or slowest_ns(block, pace) <= pace.period_ns or not block.stages:
+    if pace is None or not block.stages:
         return block
     slowest = slowest_ns(block, pace)
+    if slowest <= pace.period_ns:
+        return block
     period = max(pace.period_ns, _floor_ns(assemble, pace))
     while period < slowest:
         aim = replace(pace, period_ns=period)

@@ -7,8 +7,8 @@
    takes the value that makes the phase function simplest.
 3. Columns are compressed level by level: every three bits of a column become a sum and a carry to
    the next column; when all lower columns are down to one bit, a half adder settles the next two,
-   that a ripple follows the compressors up. The accumulator's ``upper >> p`` enters as leaves, or
-   after some levels, so that a cut (:mod:`hwcompile.passes.cut_trees`) has room in front of it.
+   so that a ripple follows the compressors up. The accumulator's ``upper >> p`` enters as leaves,
+   or some levels later, so that a cut (:mod:`hwcompile.passes.cut_trees`) has room before it.
 4. p planes a cycle: the leaves and shared adders of one plane p times over, each a column higher.
 5. The widths are exact: no tree can exceed its upper part; carries out of it are never made.
 

@@ -30,7 +30,7 @@ def pace_of(
     library = target.library
     wire = target.value("wire_ff_per_sink")
     nand, flip_flop = library.nand2, library.flip_flop
-    step = _arc_ns(nand.outputs[0], 4 * (_pin_ff(nand) + wire))
+    step = nand.outputs[0].slowest_ns(4 * (_pin_ff(nand) + wire))
     wide = 0.0 if decode == "local" else _RAILS + _SHARED if respin else _SHARED
     gates = _gate_ns(library, wire, step)
     return Pace(
@@ -57,11 +57,11 @@ def _gate_ns(
         adder = library.full_adder
         cell = library.cell(adder.cell)
         load = _pin_ff(cell) + wire
-        full = tuple(_arc_ns(_output(cell, name), load) for name in (adder.sum, adder.carry))
+        full = tuple(_output(cell, name).slowest_ns(load) for name in (adder.sum, adder.carry))
         if library.half_adder is not None:
             other = library.half_adder
             cell = library.cell(other.cell)
-            half = tuple(_arc_ns(_output(cell, name), load) for name in (other.sum, other.carry))
+            half = tuple(_output(cell, name).slowest_ns(load) for name in (other.sum, other.carry))
     return {
         "full_adder": full,
         "half_adder": half,
@@ -75,15 +75,10 @@ def _output(cell: Cell, name: str) -> Output:
     return next(out for out in cell.outputs if out.name == name)
 
 
-def _arc_ns(output: Output, load_ff: float) -> float:
-    """The slowest arc to an output."""
-    return max(output.intrinsic_ns.values()) + output.resistance_ns_per_ff * load_ff
-
-
 def _pin_ff(cell: Cell) -> float:
     return max(cell.inputs.values())
 
 
 def _launch_ns(flip_flop: Cell, wire: float) -> float:
     """Clock to output of a register in front of an adder."""
-    return _arc_ns(flip_flop.outputs[0], 2 * _pin_ff(flip_flop) + wire)
+    return flip_flop.outputs[0].slowest_ns(2 * _pin_ff(flip_flop) + wire)

@@ -165,6 +165,10 @@ class Output:
     resistance_ns_per_ff: float
     intrinsic_ns: Mapping[str, float]
 
+    def slowest_ns(self, load_ff: float) -> float:
+        """Delay of the slowest arc at a load."""
+        return max(self.intrinsic_ns.values()) + self.resistance_ns_per_ff * load_ff
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:

@@ -257,9 +257,7 @@ def tree_buffer(target: Target) -> Cell:
     load = target.value("sinks_per_buffer") * sink
 
     def cost(cell: Cell) -> tuple[float, str]:
-        output = cell.outputs[0]
-        delay = max(output.intrinsic_ns.values()) + output.resistance_ns_per_ff * load
-        return cell.area_um2 * delay, cell.name
+        return cell.area_um2 * cell.outputs[0].slowest_ns(load), cell.name
 
     return min(library.buffers, key=cost)
 
